@@ -1,0 +1,1 @@
+"""Networks with binary-tree blocks, in JAX and Flax."""
