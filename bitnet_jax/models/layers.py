@@ -1,0 +1,208 @@
+"""Layers: convolution with Torch's padding and init, grouped batch norm, pooling, the head."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Dtype = Any
+
+
+def conv_init(mode: str = 'fan_out', filters_per_unit: int = 0) -> nn.initializers.Initializer:
+  """Untruncated normal initialisation of a convolution's kernel.
+
+  Args:
+    mode: 'fan_out', std sqrt(2 / (kernel area * filters)), as the paper's authors and
+      fb.resnet.torch do, or 'fan_in', std sqrt(2 / (kernel area * input channels)), as the
+      Wide ResNet code does.
+    filters_per_unit: how many filters each of the convolutions that are fused into this one has;
+      0 for a convolution that is not fused. The authors draw left and right of a tree level
+      apart, with half the filters each, and so with twice the variance of the fused one.
+
+  Returns:
+    An initializer for kernels `[height, width, in_features, features]`.
+
+  Source:
+    Authors' Torch code, `bitnet.lua` (`ConvInit`); section 3.2 for the fusion.
+  """
+
+  def init(rng: jax.Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> jax.Array:
+    fan = shape[-2] if mode == 'fan_in' else (filters_per_unit or shape[-1])
+    std = math.sqrt(2.0 / (math.prod(shape[:-2]) * fan))
+    return std * jax.random.normal(rng, shape, dtype)
+
+  return init
+
+
+def head_init(rng: jax.Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> jax.Array:
+  """Torch's default for a linear layer's weight: uniform within 1 / sqrt(fan in)."""
+  bound = 1.0 / math.sqrt(shape[0])
+  return jax.random.uniform(rng, shape, dtype, -bound, bound)
+
+
+def uniform_init(rng: jax.Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> jax.Array:
+  """Uniform in [0, 1), as the Wide ResNet code draws batch norm's scale."""
+  return jax.random.uniform(rng, shape, dtype)
+
+
+class Conv(nn.Module):
+  """Convolution without bias, padded as Torch pads: half the kernel on every side.
+
+  Input `[batch, height, width, in_features]`, output
+  `[batch, ceil(height / strides), ceil(width / strides), features]`.
+
+  Attributes:
+    features: number of filters.
+    kernel_size: side of the square, odd kernel.
+    strides: step in both directions. Torch's padding differs from 'SAME' where it is 2.
+    filters_per_unit: see `conv_init`.
+    init: 'fan_out' or 'fan_in', see `conv_init`.
+    dtype: of the computation; the kernel is kept in float32.
+  """
+
+  features: int
+  kernel_size: int = 3
+  strides: int = 1
+  filters_per_unit: int = 0
+  init: str = 'fan_out'
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Convolves `x`, `[batch, height, width, in_features]`."""
+    padding = self.kernel_size // 2
+    shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+    kernel = self.param('kernel', conv_init(self.init, self.filters_per_unit), shape, jnp.float32)
+    return lax.conv_general_dilated(
+      x.astype(self.dtype),
+      kernel.astype(self.dtype),
+      window_strides=(self.strides, self.strides),
+      padding=((padding, padding), (padding, padding)),
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    )
+
+
+def group_layout(local_batch: int, group_size: int, num_devices: int) -> tuple[int, int]:
+  """How batch norm's groups lie on the devices.
+
+  Args:
+    local_batch: examples on one device.
+    group_size: examples that share statistics; 0 for the whole batch of all devices.
+    num_devices: devices along the mapped axis.
+
+  Returns:
+    (groups on a device, devices of a group); one of the two is 1.
+
+  Raises:
+    ValueError: the group neither divides a device's batch nor is a multiple of it that divides
+      the number of devices.
+  """
+  group_size = group_size or local_batch * num_devices
+  if local_batch % group_size == 0:
+    return local_batch // group_size, 1
+  devices = group_size // local_batch
+  if group_size % local_batch == 0 and num_devices % devices == 0:
+    return 1, devices
+  raise ValueError(
+    f'batch norm group of {group_size} does not fit {num_devices} device(s) with {local_batch} '
+    f'examples each; choose a group that divides {local_batch}, or a multiple of it'
+  )
+
+
+class GroupedBatchNorm(nn.Module):
+  """Batch norm whose statistics are shared by a fixed number of examples, then an optional ReLU.
+
+  Statistics are taken over `group_size` examples whatever the number of devices: over several
+  groups within a device's batch, or over several devices (examples count in the order of the
+  global batch). The running averages move by the mean over all groups.
+
+  Attributes:
+    group_size: examples that share statistics in training; 0 for the whole global batch.
+    axis_name: the axis that pmap maps over; '' outside of it.
+    relu: whether a ReLU follows.
+    momentum: share of the running averages that is kept at each step.
+    epsilon: added to the variance.
+    scale_init: 'ones', or 'uniform' as in the Wide ResNet code.
+    dtype: of the output; statistics are computed and kept in float32.
+
+  Source:
+    Section 4 (batch norm before every ReLU). Departs from the authors' Torch code in the running
+    averages, where each GPU kept its own and the first one's were saved.
+  """
+
+  group_size: int = 0
+  axis_name: str = ''
+  relu: bool = True
+  momentum: float = 0.9
+  epsilon: float = 1e-5
+  scale_init: str = 'ones'
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    """Normalises `x`, `[batch, ..., features]`, by its own (`train`) or the running statistics."""
+    shape = (x.shape[-1],)
+    scale_init = uniform_init if self.scale_init == 'uniform' else nn.initializers.ones
+    scale = self.param('scale', scale_init, shape, jnp.float32)
+    bias = self.param('bias', nn.initializers.zeros, shape, jnp.float32)
+    running_mean = self.variable('batch_stats', 'mean', jnp.zeros, shape, jnp.float32)
+    running_var = self.variable('batch_stats', 'var', jnp.ones, shape, jnp.float32)
+    if not train:
+      multiplier = scale * lax.rsqrt(running_var.value + self.epsilon)
+      y = x.astype(jnp.float32) * multiplier + (bias - running_mean.value * multiplier)
+    else:
+      y, mean, var = self._normalise(x, scale, bias)
+      keep = self.momentum
+      running_mean.value = keep * running_mean.value + (1 - keep) * mean
+      running_var.value = keep * running_var.value + (1 - keep) * var
+    y = y.astype(self.dtype)
+    return nn.relu(y) if self.relu else y
+
+  def _normalise(
+    self, x: jax.Array, scale: jax.Array, bias: jax.Array
+  ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Normalises by group; also the mean over groups of the means and unbiased variances."""
+    num_devices = lax.axis_size(self.axis_name) if self.axis_name else 1
+    groups, devices = group_layout(x.shape[0], self.group_size, num_devices)
+    grouped = x.astype(jnp.float32).reshape(groups, -1, x.shape[-1])
+
+    def over_devices(value: jax.Array) -> jax.Array:
+      if devices == 1:
+        return value
+      peers = [list(range(d, d + devices)) for d in range(0, num_devices, devices)]
+      return lax.pmean(value, self.axis_name, axis_index_groups=peers)
+
+    mean = over_devices(grouped.mean(axis=1, keepdims=True))
+    var = over_devices(jnp.square(grouped - mean).mean(axis=1, keepdims=True))
+    y = (grouped - mean) * (scale * lax.rsqrt(var + self.epsilon)) + bias
+    count = grouped.shape[1] * devices
+    unbiased = var * (count / max(count - 1, 1))  # what Torch's running average takes
+    return y.reshape(x.shape), mean.mean(axis=(0, 1)), unbiased.mean(axis=(0, 1))
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+  """Torch's 3x3 max pooling with stride 2 and one pixel of padding, `[batch, height, width, c]`."""
+  return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+
+
+class Head(nn.Module):
+  """Global average pooling and the classifier, in float32.
+
+  Attributes:
+    num_classes: number of logits.
+  """
+
+  num_classes: int
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps `[batch, height, width, features]` to logits, `[batch, num_classes]`, float32."""
+    pooled = x.astype(jnp.float32).mean(axis=(1, 2))
+    kernel = self.param('kernel', head_init, (x.shape[-1], self.num_classes), jnp.float32)
+    bias = self.param('bias', nn.initializers.zeros, (self.num_classes,), jnp.float32)
+    return jnp.dot(pooled, kernel) + bias
