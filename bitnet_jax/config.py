@@ -1,0 +1,280 @@
+"""Every field of a configuration: default, unit, range and meaning; and the validation.
+
+A file in `configs/` starts from `default_config()` and overrides what its table row needs; the
+command line overrides that (`--config.optim.learning_rate=0.2`). Only primitives are stored: what
+follows from them (total steps, examples per device) is derived where it is used.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import ml_collections
+
+from bitnet_jax import errors
+
+CIFAR_MODELS = ('bitnet', 'wide_resnet', 'plainnet')
+IMAGENET_MODELS = ('bitnet26', 'bitnet34', 'resnet18b', 'resnet34b')
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+  """One field of the configuration.
+
+  Attributes:
+    name: dotted path below `config`.
+    default: its type is the field's type. 0 and '' stand for off, never None.
+    doc: meaning and unit.
+    low: least value, or least element of a tuple.
+    high: greatest value, or greatest element of a tuple.
+    choices: allowed values, () for any.
+  """
+
+  name: str
+  default: Any
+  doc: str
+  low: float = -math.inf
+  high: float = math.inf
+  choices: tuple[Any, ...] = ()
+
+
+FIELDS: tuple[Field, ...] = (
+  Field('seed', 0, 'seed of initialisation, data order and augmentation', 0, 2**31 - 1),
+  Field('num_epochs', 200, 'passes over the training split; a fraction stops within one', 0.0, 1e5),
+  Field('global_batch_size', 128, 'examples of a step, over all devices', 1, 2**20),
+  # Network.
+  Field('model.name', 'bitnet', 'network', choices=CIFAR_MODELS + IMAGENET_MODELS),
+  Field('model.width', 4, 'd: stages are 16d, 32d, 64d wide (CIFAR networks)', 1, 1024),
+  Field('model.tree_depth', 6, 'k: levels of a block (CIFAR networks)', 1, 16),
+  Field('model.num_blocks', 2, 'n: blocks of a stage (CIFAR networks)', 1, 1000),
+  Field('model.width_factor', 1.0, 'times the width of resnet18b, resnet34b', 0.25, 16.0),
+  Field(
+    'model.dtype', 'float32', 'of the computation; parameters stay float32', choices=('float32', 'bfloat16')
+  ),
+  Field(
+    'model.conv_init',
+    'fan_out',
+    'kernel std sqrt(2/fan): fan_out (authors) or fan_in (Wide ResNet code)',
+    choices=('fan_out', 'fan_in'),
+  ),
+  Field(
+    'model.norm_scale_init',
+    'ones',
+    'initial batch norm scale: ones (authors) or uniform in [0, 1) (Wide ResNet code)',
+    choices=('ones', 'uniform'),
+  ),
+  Field(
+    'model.batch_norm_group',
+    64,
+    'examples that share statistics (64 a GPU for CIFAR, 32 for ILSVRC12); 0: the global batch',
+    0,
+    2**20,
+  ),
+  Field('model.batch_norm_momentum', 0.9, 'share of the running average kept a step', 0.0, 1.0),
+  Field('model.batch_norm_epsilon', 1e-5, 'added to the variance', 1e-12, 1.0),
+  # Data.
+  Field('data.name', 'cifar10', 'data set', choices=('digits', 'cifar10', 'cifar100', 'folder')),
+  Field('data.dir', '', "tfds data directory ('': its default), or the image folder itself"),
+  Field('data.train_split', 'train', 'tfds split, as train or train[:45000]; or sub-directory'),
+  Field('data.test_split', 'test', 'split evaluated during training'),
+  Field('data.image_size', 0, "side in pixels; 0: the data set's own", 0, 4096),
+  Field(
+    'data.mean', (125.3, 123.0, 113.9), 'per channel, on the scale 0..255 (one value: grey)', 0.0, 255.0
+  ),
+  Field('data.std', (63.0, 62.1, 66.7), 'per channel, on the scale 0..255', 1e-3, 255.0),
+  # Augmentation, on the device.
+  Field('augment.pad', 4, 'pixels padded on each side before the random crop; 0: no crop', 0, 1024),
+  Field(
+    'augment.pad_mode',
+    'zeros',
+    'zeros after normalisation (paper) or reflect (Wide ResNet code)',
+    choices=('zeros', 'reflect'),
+  ),
+  Field('augment.flip', True, 'mirror half of the images left to right'),
+  # Optimisation.
+  Field('optim.learning_rate', 0.1, 'initial learning rate', 0.0, 1e6),
+  Field(
+    'optim.schedule', 'step', 'step (the paper) or cosine to zero', choices=('step', 'cosine')
+  ),
+  Field(
+    'optim.drop_epochs', (60, 120, 160), 'the rate drops at the start of these epochs, from 1', 1, 10**5
+  ),
+  Field(
+    'optim.drop_factor', 0.2, 'times the rate at a drop (0.1 in the authors code)', 0.0, 1.0
+  ),
+  Field('optim.warmup_epochs', 0.0, 'epochs of linear rise from 0', 0.0, 1e5),
+  Field('optim.momentum', 0.9, 'of SGD', 0.0, 1.0),
+  Field('optim.nesterov', True, 'Nesterov momentum; dampening is 0'),
+  Field('optim.weight_decay', 5e-4, 'L2, on every parameter', 0.0, 1e3),
+  Field(
+    'optim.reset_momentum_at_drop', False, 'clear the momentum at a drop (Wide ResNet code)'
+  ),
+  # Evaluation, checkpoints, logs.
+  Field('eval.batch_size', 500, 'examples of an evaluation step, over all devices', 1, 2**20),
+  Field('eval.every_epochs', 1, 'epochs between evaluations; 0: at the end alone', 0, 10**5),
+  Field('checkpoint.every_steps', 0, 'steps between checkpoints; 0: at the end of epochs', 0, 10**9),
+  Field('checkpoint.every_epochs', 1, 'epochs between checkpoints; 0: at the end alone', 0, 10**5),
+  Field('checkpoint.keep_latest', 2, 'newest checkpoints kept', 1, 10**4),
+  Field('checkpoint.keep_best', 1, 'checkpoints of least test error kept beside them', 0, 10**4),
+  Field('log.every_steps', 50, 'steps between training metrics', 1, 10**9),
+  Field('log.tensorboard', True, 'write TensorBoard events beside metrics.jsonl'),
+)
+
+_BY_NAME = {field.name: field for field in FIELDS}
+
+
+def default_config() -> ml_collections.ConfigDict:
+  """The paper's CIFAR recipe: every field at its default."""
+  config = ml_collections.ConfigDict()
+  for field in FIELDS:
+    *sections, leaf = field.name.split('.')
+    node = config
+    for section in sections:
+      node = node.setdefault(section, ml_collections.ConfigDict())
+    node[leaf] = field.default
+  return config.lock()
+
+
+def describe() -> str:
+  """All fields with their defaults and meanings, a line each."""
+  return '\n'.join(f'config.{f.name}={f.default}: {f.doc}' for f in FIELDS)
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
+  """Yields (dotted path, value) of every leaf of a configuration or of its JSON form."""
+  for key, value in tree.items():
+    path = f'{prefix}{key}'
+    if isinstance(value, Mapping | ml_collections.ConfigDict):
+      yield from flatten(value, f'{path}.')
+    else:
+      yield path, value
+
+
+def suggestion(name: str) -> str:
+  """The remedy for an unknown field: the closest known one, or where they are listed."""
+  leaves = {field.name.split('.')[-1]: field.name for field in FIELDS}
+  close = difflib.get_close_matches(name, list(_BY_NAME), n=1) or [
+    leaves[leaf] for leaf in difflib.get_close_matches(name.split('.')[-1], list(leaves), n=1)
+  ]
+  return f'did you mean config.{close[0]}?' if close else 'see bitnet_jax/config.py for all fields'
+
+
+def validate(config: ml_collections.ConfigDict) -> None:
+  """Checks names, types, ranges and what fields demand of one another, without a device.
+
+  Raises:
+    ConfigError: the first fault found.
+  """
+  given = dict(flatten(config))
+  for name, value in given.items():
+    if name not in _BY_NAME:
+      raise errors.ConfigError(f'config.{name}', value, 'unknown field', suggestion(name))
+    _check_field(_BY_NAME[name], value)
+  for name in _BY_NAME:
+    if name not in given:
+      raise errors.ConfigError(
+        f'config.{name}', '', 'missing', 'start from bitnet_jax.config.default_config()'
+      )
+  _check_model(config)
+  _check_optim(config)
+  _check_data(config)
+
+
+def validate_devices(config: ml_collections.ConfigDict, num_devices: int) -> None:
+  """Checks that the batches and batch norm's group fit the devices.
+
+  Raises:
+    ConfigError: a batch does not divide, or a group does not fit.
+  """
+  for name in ('global_batch_size', 'eval.batch_size'):
+    value = dict(flatten(config))[name]
+    if value % num_devices:
+      lower = value // num_devices * num_devices
+      raise errors.ConfigError(
+        f'config.{name}',
+        value,
+        f'not divisible by {num_devices} devices',
+        f'use {lower or num_devices} or {lower + num_devices}',
+      )
+  group = config.model.batch_norm_group
+  local = config.global_batch_size // num_devices
+  fits = not group or local % group == 0 or (group % local == 0 and num_devices % (group // local) == 0)
+  if not fits:
+    raise errors.ConfigError(
+      'config.model.batch_norm_group',
+      group,
+      f'does not fit {num_devices} device(s) with {local} examples each',
+      f'use a divisor of {local}, or 0 for the whole batch',
+    )
+
+
+def _check_field(field: Field, value: Any) -> None:
+  name, kind = f'config.{field.name}', type(field.default)
+  if kind is float and type(value) is int:
+    value = float(value)
+  if type(value) is not kind:
+    raise errors.ConfigError(
+      name, value, f'not of type {kind.__name__}', f'write it like {field.default!r}'
+    )
+  if field.choices and value not in field.choices:
+    raise errors.ConfigError(
+      name, value, 'not a choice', f'use one of {", ".join(map(str, field.choices))}'
+    )
+  for element in value if kind is tuple else (value,):
+    _check_element(field, name, value, element)
+
+
+def _check_element(field: Field, name: str, value: Any, element: Any) -> None:
+  if isinstance(element, str | bool):
+    if isinstance(field.default, tuple):
+      raise errors.ConfigError(name, value, 'holds no number', f'write it like {field.default!r}')
+    return
+  if not isinstance(element, int | float) or not math.isfinite(element):
+    raise errors.ConfigError(name, value, 'not a finite number', f'write it like {field.default!r}')
+  if isinstance(field.default, tuple) and type(field.default[0]) is int and type(element) is float:
+    raise errors.ConfigError(name, value, 'not whole numbers', f'write it like {field.default!r}')
+  if not field.low <= element <= field.high:
+    raise errors.ConfigError(
+      name, value, 'out of range', f'use a value from {field.low:g} to {field.high:g}'
+    )
+
+
+def _check_model(config: ml_collections.ConfigDict) -> None:
+  model = config.model
+  if model.name == 'bitnet' and (16 * model.width) % 2**model.tree_depth:
+    unit = max(2**model.tree_depth // 16, 1)
+    lower = model.width // unit * unit
+    raise errors.ConfigError(
+      'config.model.width',
+      model.width,
+      f'16*width={16 * model.width} not divisible by 2**tree_depth={2**model.tree_depth}',
+      f'use width {lower or unit} or {lower + unit}, or a smaller tree_depth',
+    )
+
+
+def _check_optim(config: ml_collections.ConfigDict) -> None:
+  drops = config.optim.drop_epochs
+  if list(drops) != sorted(set(drops)):
+    raise errors.ConfigError(
+      'config.optim.drop_epochs', drops, 'not rising', 'list each epoch once, in order'
+    )
+
+
+def _check_data(config: ml_collections.ConfigDict) -> None:
+  data = config.data
+  if len(data.mean) != len(data.std) or len(data.mean) not in (1, 3):
+    raise errors.ConfigError(
+      'config.data.std', data.std, f'does not match data.mean={data.mean}', 'give 1 or 3 of each'
+    )
+  if data.name == 'folder' and not data.dir:
+    raise errors.ConfigError(
+      'config.data.dir', repr(data.dir), 'a folder has no default place', 'name its path'
+    )
+  if data.name == 'folder' and not data.image_size:
+    raise errors.ConfigError(
+      'config.data.image_size', 0, 'images of a folder vary in size', 'name a side in pixels'
+    )

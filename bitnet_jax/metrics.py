@@ -1,0 +1,77 @@
+"""Loss and error as sums, so that any batching and any device count gives the same mean."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import optax
+
+Sums = dict[str, jax.Array]
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+  """Softmax cross-entropy of each example, in nats.
+
+  Args:
+    logits: `[batch, classes]`.
+    labels: `[batch]`, int32.
+
+  Returns:
+    `[batch]`, float32.
+  """
+  return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
+
+
+def in_top_k(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
+  """Whether each label is among the k largest logits, `[batch]`, bool.
+
+  A tie counts against the example, and so does a logit that is not a number, so that a network
+  whose logits are all alike is right by chance never.
+  """
+  own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
+  others = jnp.arange(logits.shape[-1]) != labels[:, None]
+  at_least = jnp.sum(others & ~(logits < own), axis=-1)
+  return at_least < k
+
+
+def batch_sums(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> Sums:
+  """Sums over the examples that `mask` marks.
+
+  Args:
+    logits: `[batch, classes]`.
+    labels: `[batch]`, int32.
+    mask: `[batch]`, 1 for an example, 0 for padding.
+
+  Returns:
+    'loss', 'correct', 'correct_top5' and 'count', float32 scalars (exact to 2**24 examples).
+  """
+  mask = mask.astype(jnp.float32)
+  losses = jnp.where(mask > 0, cross_entropy(logits, labels), 0.0)
+  return {
+    'loss': jnp.sum(losses),
+    'correct': jnp.sum(in_top_k(logits, labels, 1) * mask),
+    'correct_top5': jnp.sum(in_top_k(logits, labels, 5) * mask),
+    'count': jnp.sum(mask),
+  }
+
+
+def summarize(sums: dict[str, float]) -> dict[str, float]:
+  """Means from sums fetched from the device.
+
+  Args:
+    sums: what `batch_sums` gives, added up.
+
+  Returns:
+    'loss' in nats, 'error' and 'error_top5' as fractions.
+
+  Raises:
+    ValueError: no example was counted.
+  """
+  count = float(sums['count'])
+  if count <= 0:
+    raise ValueError('no example was counted')
+  return {
+    'loss': float(sums['loss']) / count,
+    'error': 1.0 - float(sums['correct']) / count,
+    'error_top5': 1.0 - float(sums['correct_top5']) / count,
+  }
