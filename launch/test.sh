@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Runs the whole test suite in the project's virtual environment, which is made on the first run.
+#
+#   ./launch/test.sh [ARGUMENTS OF PYTEST]     for example: ./launch/test.sh tests/models -k bitnet
+#
+# PYTHON and VENV choose the interpreter and the environment (launch/environment.sh). The last line is pytest's own
+# summary; the exit code is pytest's.
+set -euo pipefail
+# shellcheck source=launch/environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+
+case ${1:-} in -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"; exit ;; esac
+
+prepare_environment test
+output=$(mktemp)
+trap 'rm -f "$output"' EXIT
+
+cd "$root"
+status=0
+"$python" -m pytest "$@" 2>&1 | tee "$output" || status=${PIPESTATUS[0]}
+
+# Libraries may print after pytest, while the interpreter ends.
+closing=$(grep -E '^(=+ )?([0-9]+ [a-z]+|no tests ran).* in [0-9.]+s' "$output" | tail -n 1 || true)
+if [ -n "$closing" ] && [ "$(tail -n 1 "$output")" != "$closing" ]; then printf '%s\n' "$closing"; fi
+exit "$status"
