@@ -85,12 +85,24 @@ class CurvesTest(parameterized.TestCase):
     rows = [{**_ROWS[3], 'loss': float('nan')}, _ROWS[5], {**_ROWS[3], 'epoch': 3, 'loss': None}]
     self.assertEqual(curves.select(rows, 'eval', 'loss'), ([2.0], [1.25]))
 
-  def test_runs_differ_in_colour_and_share_the_legend(self):
+  def test_runs_differ_in_colour_as_the_legend_says(self):
+    fig = curves.draw({name: curves.curves_of(_ROWS) for name in ('first', 'second')})
+    drawn = {
+      (line.get_gid().split('/')[0], line.get_color())
+      for panel in fig.axes
+      for line in panel.get_lines()
+    }
+    self.assertEqual(drawn, {('first', curves.COLOURS[0]), ('second', curves.COLOURS[1])})
+    (legend,) = fig.legends
+    texts = [text.get_text() for text in legend.get_texts()]
+    self.assertEqual(texts, ['first', 'second', 'training', 'test'])
+    handles = [line.get_color() for line in legend.get_lines()[:2]]
+    self.assertEqual(handles, list(curves.COLOURS[:2]))
+
+  def test_directory_of_the_output_is_made(self):
     output = self._directory() / 'new/curves.svg'
-    curves.write([self._workdir(name='first'), self._workdir(name='second')], str(output))
-    text = output.read_text()
-    for expected in ('first', 'second', 'training', 'test', *curves.COLOURS[:2]):
-      self.assertIn(expected.lower(), text.lower())
+    curves.write([self._workdir()], str(output))
+    self.assertIn('<svg', output.read_text())
 
   def test_runs_named_alike_keep_their_own_lines(self):
     first, second = self._workdir(name='a/run'), self._workdir(name='b/run')
