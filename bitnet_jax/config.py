@@ -44,7 +44,7 @@ class Field:
 
 FIELDS: tuple[Field, ...] = (
   Field('seed', 0, 'seed of initialisation, data order and augmentation', 0, 2**31 - 1),
-  Field('num_epochs', 200, 'passes over the training split; a fraction stops within one', 0.0, 1e5),
+  Field('num_epochs', 200.0, 'passes over the training split; a fraction stops within one', 0.0, 1e5),
   Field('global_batch_size', 128, 'examples of a step, over all devices', 1, 2**20),
   # Network.
   Field('model.name', 'bitnet', 'network', choices=CIFAR_MODELS + IMAGENET_MODELS),
@@ -129,14 +129,14 @@ _BY_NAME = {field.name: field for field in FIELDS}
 
 def default_config() -> ml_collections.ConfigDict:
   """The paper's CIFAR recipe: every field at its default."""
-  config = ml_collections.ConfigDict()
+  tree: dict[str, Any] = {}
   for field in FIELDS:
     *sections, leaf = field.name.split('.')
-    node = config
+    node = tree
     for section in sections:
-      node = node.setdefault(section, ml_collections.ConfigDict())
+      node = node.setdefault(section, {})
     node[leaf] = field.default
-  return config.lock()
+  return ml_collections.ConfigDict(tree).lock()
 
 
 def describe() -> str:

@@ -62,19 +62,20 @@ def replicate(tree: Tree) -> Tree:
   return jax.tree.map(put, tree)
 
 
-def split(tree: Tree) -> Tree:
-  """Puts an equal part on every local device: `[devices * n, ...]` becomes `[devices, n, ...]`.
+def scatter(tree: Tree) -> Tree:
+  """Puts each device's part on it: `[devices of all processes, ...]` to `[local devices, ...]`.
 
   Raises:
-    ValueError: the first dimension does not divide.
+    ValueError: the first dimension is not the number of devices.
   """
-  num_devices = jax.local_device_count()
+  local = jax.local_device_count()
 
   def put(leaf: Any) -> jax.Array:
     array = np.asarray(leaf)
-    if array.shape[0] % num_devices:
-      raise ValueError(f'first dimension {array.shape[0]} does not divide by {num_devices} devices')
-    return jax.device_put(array.reshape(num_devices, -1, *array.shape[1:]), _sharding())
+    if array.shape[0] != jax.device_count():
+      raise ValueError(f'first dimension {array.shape[0]} for {jax.device_count()} devices')
+    first = jax.process_index() * local
+    return jax.device_put(array[first : first + local], _sharding())
 
   return jax.tree.map(put, tree)
 

@@ -1,0 +1,122 @@
+"""From a configuration to what it describes: data, plan, network, optimizer."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+import flax.linen as nn
+import ml_collections
+import optax
+
+from bitnet_jax import errors, models, optim
+from bitnet_jax.data import arrays, sources
+
+# A split that is resident lies on every device: 2 GiB holds any small set with room to spare.
+MAX_RESIDENT_BYTES = 2 * 2**30
+
+
+def load_split(config: ml_collections.ConfigDict, split: str) -> arrays.Arrays:
+  """Decodes a split of the configured data set into memory.
+
+  Raises:
+    DataError: it is not prepared, empty, damaged, too large, or has not the channels that
+      `data.mean` is given for.
+  """
+  data = config.data
+  source = sources.open_source(data.name, split, data.dir)
+  if source.channels != len(data.mean):
+    raise errors.ConfigError(
+      'config.data.mean',
+      data.mean,
+      f'{data.name} has {source.channels} channel(s)',
+      'give one value for each',
+    )
+  return arrays.load_arrays(
+    source, data.image_size, workers=os.cpu_count() or 1, max_bytes=MAX_RESIDENT_BYTES
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """How long a run is.
+
+  Attributes:
+    steps_per_epoch: whole batches of the training split.
+    total_steps: of the run.
+  """
+
+  steps_per_epoch: int
+  total_steps: int
+
+  def epoch_of(self, step: int) -> int:
+    """The epoch, counted from 1, that the step after `step` steps belongs to."""
+    return step // self.steps_per_epoch + 1
+
+  def ends_epoch(self, step: int) -> bool:
+    """Whether an epoch, or the run, is over after `step` steps."""
+    return step % self.steps_per_epoch == 0 or step == self.total_steps
+
+  def is_due(self, step: int, every_epochs: int) -> bool:
+    """Whether what happens every so many epochs, and at the end, happens after `step` steps."""
+    if step == self.total_steps:
+      return True
+    epoch, rest = divmod(step, self.steps_per_epoch)
+    return bool(every_epochs) and rest == 0 and epoch % every_epochs == 0
+
+
+def make_plan(config: ml_collections.ConfigDict, num_examples: int) -> Plan:
+  """Derives the plan from the configuration and the size of the training split.
+
+  Raises:
+    ConfigError: the split does not fill a batch, or the run has no step.
+  """
+  batch = config.global_batch_size
+  if num_examples < batch:
+    raise errors.ConfigError(
+      'config.global_batch_size',
+      batch,
+      f'the training split has {num_examples} examples',
+      f'use {num_examples} or fewer',
+    )
+  steps_per_epoch = num_examples // batch
+  total_steps = round(config.num_epochs * steps_per_epoch)
+  return Plan(steps_per_epoch, total_steps)
+
+
+def make_model(config: ml_collections.ConfigDict, num_classes: int, axis_name: str) -> nn.Module:
+  """The network of a configuration; `axis_name` is '' outside of a mapped function."""
+  sizes = {field: config.model[field] for field in config.model if not field.startswith('batch_')}
+  return models.create_model(
+    **sizes,
+    num_classes=num_classes,
+    batch_norm_group=config.model.batch_norm_group,
+    batch_norm_momentum=config.model.batch_norm_momentum,
+    batch_norm_epsilon=config.model.batch_norm_epsilon,
+    axis_name=axis_name,
+  )
+
+
+def make_optimizer(
+  config: ml_collections.ConfigDict, plan: Plan
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+  """The optax chain of a configuration and its learning rate by step."""
+  optim_config = config.optim
+  schedule = optim.make_schedule(
+    schedule=optim_config.schedule,
+    learning_rate=optim_config.learning_rate,
+    drop_epochs=optim_config.drop_epochs,
+    drop_factor=optim_config.drop_factor,
+    warmup_epochs=optim_config.warmup_epochs,
+    steps_per_epoch=plan.steps_per_epoch,
+    total_steps=plan.total_steps,
+  )
+  resets = optim_config.drop_epochs if optim_config.reset_momentum_at_drop else ()
+  optimizer = optim.make_optimizer(
+    schedule,
+    momentum=optim_config.momentum,
+    nesterov=optim_config.nesterov,
+    weight_decay=optim_config.weight_decay,
+    reset_momentum_steps=optim.drop_steps(resets, plan.steps_per_epoch),
+  )
+  return optimizer, schedule

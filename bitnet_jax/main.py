@@ -1,0 +1,61 @@
+"""The training command.
+
+python -m bitnet_jax.main --config=configs/digits_bitnet.py --workdir=runs/digits
+
+Run it again to go on from the last checkpoint. Any field of the configuration can be overridden:
+--config.optim.learning_rate=0.05. All fields, with defaults and units, stand in
+bitnet_jax/config.py.
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+from absl import flags
+from ml_collections import config_flags
+
+from bitnet_jax import cli, errors
+from bitnet_jax import config as config_lib
+
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'File of the configuration.')
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Where the run keeps all it writes.')
+
+
+def prepare_workdir(workdir: str) -> None:
+  """Makes the work directory, with its parents.
+
+  Raises:
+    StorageError: it is no directory, or cannot be written.
+  """
+  path = pathlib.Path(workdir)
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+    probe = path / '.probe'
+    probe.write_text('')
+    probe.unlink()
+  except OSError as error:
+    raise errors.StorageError(
+      'workdir', workdir, error.strerror or str(error), 'name a directory that can be written'
+    ) from error
+
+
+def main(_: list[str]) -> int:
+  """Validates, then trains."""
+  for name, flag in (('config', _CONFIG), ('workdir', _WORKDIR)):
+    if not flag.value:
+      raise errors.ConfigError(name, '', 'required', f'give --{name}=...')
+  config_lib.validate(_CONFIG.value)
+  prepare_workdir(_WORKDIR.value)
+
+  from bitnet_jax import train  # Loads JAX, which a faulty configuration need not wait for.
+
+  result = train.train(_CONFIG.value, _WORKDIR.value)
+  print(
+    f'test error {result["error"]:.2%} ({result["correct"]}/{result["count"]} right), '
+    f'{result["train_seconds"]:.0f} s of training, checkpoint {result["checkpoint"]}'
+  )
+  return 0
+
+
+if __name__ == '__main__':
+  cli.run(main)

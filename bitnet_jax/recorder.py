@@ -1,0 +1,112 @@
+"""Follows the steps of a run as they finish on the device: clock, metrics, progress."""
+
+from __future__ import annotations
+
+import collections
+import time
+from typing import Any
+
+import jax
+
+from bitnet_jax import metrics, parallel
+from bitnet_jax.assemble import Plan
+from bitnet_jax.metric_writer import MetricWriter
+from bitnet_jax.progress import Progress
+
+Tree = Any
+
+# Steps the host may be ahead of the device: enough to keep it busy, few enough that progress is
+# true and a request to stop is met at once.
+RUN_AHEAD = 4
+
+
+class Recorder:
+  """Takes the report of each dispatched step and logs it once the device is done with it.
+
+  Attributes:
+    seconds: spent training so far, compilation included, evaluation and saving not.
+  """
+
+  def __init__(
+    self,
+    writer: MetricWriter,
+    progress: Progress,
+    plan: Plan,
+    *,
+    global_batch_size: int,
+    log_every_steps: int,
+    seconds: float,
+  ):
+    """Starts the clock.
+
+    Args:
+      writer: takes the rows.
+      progress: shows them.
+      plan: how long the run is.
+      global_batch_size: examples of a step.
+      log_every_steps: length of the logging interval.
+      seconds: spent training before this process began.
+    """
+    self._writer, self._progress, self._plan = writer, progress, plan
+    self._global_batch_size, self._log_every_steps = global_batch_size, log_every_steps
+    self._pending: collections.deque[tuple[int, Tree]] = collections.deque()
+    self.seconds = seconds
+    self._since = time.monotonic()
+    # Steps of the interval and their time; the first step of a process compiles and is not timed.
+    self._timed_steps, self._timed_seconds = -1, 0.0
+
+  def add(self, step: int, report: Tree) -> None:
+    """Takes a dispatched step's report; waits for the step `RUN_AHEAD` before it."""
+    self._pending.append((step, report))
+    if len(self._pending) > RUN_AHEAD:
+      self._finish(*self._pending.popleft())
+
+  def drain(self) -> None:
+    """Waits for all dispatched steps; the clock stands until `resume`."""
+    while self._pending:
+      self._finish(*self._pending.popleft())
+
+  def resume(self) -> None:
+    """Starts the clock again after an evaluation or a save."""
+    self._since = time.monotonic()
+
+  def _finish(self, step: int, report: Tree) -> None:
+    jax.block_until_ready(report)
+    now = time.monotonic()
+    self.seconds += now - self._since
+    if self._timed_steps >= 0:
+      self._timed_seconds += now - self._since
+    self._timed_steps += 1
+    self._since = now
+
+    self._progress.advance(step)
+    ends_interval = step % self._log_every_steps == 0 or step == self._plan.total_steps
+    ends_epoch = self._plan.ends_epoch(step)
+    if ends_interval or ends_epoch:
+      report = parallel.read_back(report)
+    if ends_interval:
+      self._log_interval(step, report)
+    if ends_epoch:
+      self._log_epoch(step, report)
+
+  def _log_interval(self, step: int, report: Tree) -> None:
+    values = self._means(step, report, 'interval')
+    if self._timed_steps > 0:
+      values['seconds_per_step'] = self._timed_seconds / self._timed_steps
+      values['images_per_second'] = self._global_batch_size / values['seconds_per_step']
+    self._timed_steps, self._timed_seconds = 0, 0.0
+    self._writer.write('train', step, values)
+    self._progress.interval(step, values)
+
+  def _log_epoch(self, step: int, report: Tree) -> None:
+    self._writer.write('epoch', step, self._means(step, report, 'epoch'))
+
+  def _means(self, step: int, report: Tree, span: str) -> dict[str, float]:
+    sums = report[span]
+    return {
+      'epoch': step / self._plan.steps_per_epoch,
+      'seconds': self.seconds,
+      **metrics.summarize(sums),
+      'stem_gradient_norm': float(sums['stem_gradient_norm'] / sums['steps']),
+      'learning_rate': float(report['learning_rate']),
+    }

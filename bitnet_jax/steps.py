@@ -1,0 +1,195 @@
+"""What is trained and how one step changes it: pure functions of arrays.
+
+The functions here see what one device holds and are mapped over the devices by
+`parallel.map_devices`; they know nothing of data sets, files or configurations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from bitnet_jax import metrics, parallel
+
+Tree = Any
+Batch = dict[str, jax.Array]
+# (what the loop hands to each step, number of the batch within it) -> batch.
+FetchBatch = Callable[[Tree, jax.Array], Batch]
+# (uint8 images, step, positions in the global batch) -> float32 images.
+AugmentBatch = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+@flax.struct.dataclass
+class TrainState:
+  """All that a run changes; what a checkpoint holds.
+
+  Attributes:
+    step: steps taken, int32 scalar.
+    params: float32.
+    batch_stats: running averages of batch norm, float32.
+    opt_state: of the optax chain.
+    interval_sums: sums over the steps since the last multiple of the logging interval.
+    epoch_sums: sums over the steps of the epoch so far.
+  """
+
+  step: jax.Array
+  params: Tree
+  batch_stats: Tree
+  opt_state: Tree
+  interval_sums: metrics.Sums
+  epoch_sums: metrics.Sums
+
+
+def zero_sums() -> metrics.Sums:
+  """Sums over no step."""
+  names = ('loss', 'correct', 'correct_top5', 'count', 'stem_gradient_norm', 'steps')
+  return {name: np.zeros((), np.float32) for name in names}
+
+
+def create_state(
+  model: nn.Module,
+  optimizer: optax.GradientTransformation,
+  seed: int,
+  image_shape: tuple[int, ...],
+) -> TrainState:
+  """A state before the first step, as NumPy arrays.
+
+  Parameters are always drawn on the host's CPU, with a generator that compiles fast, so that a
+  seed means the same network on every kind of device.
+
+  Args:
+    model: maps images to logits.
+    optimizer: the optax chain.
+    seed: of the parameters.
+    image_shape: (height, width, channels).
+  """
+  with jax.default_device(jax.local_devices(backend='cpu')[0]):
+    # A seed alone, not a typed key, is the argument: keys of another generator than the default
+    # one cannot be made outside.
+    def init() -> Tree:
+      return model.init(jax.random.key(seed, impl='rbg'), jnp.zeros((1, *image_shape)))
+
+    variables = jax.device_get(jax.jit(init)())
+    params = variables['params']
+    opt_state = jax.device_get(jax.jit(optimizer.init)(params))
+  return TrainState(
+    step=np.zeros((), np.int32),
+    params=params,
+    batch_stats=variables.get('batch_stats', {}),
+    opt_state=opt_state,
+    interval_sums=zero_sums(),
+    epoch_sums=zero_sums(),
+  )
+
+
+def make_train_step(
+  model: nn.Module,
+  optimizer: optax.GradientTransformation,
+  schedule: optax.Schedule,
+  *,
+  fetch_batch: FetchBatch,
+  augment: AugmentBatch,
+  steps_per_epoch: int,
+  log_every_steps: int,
+) -> Callable[[TrainState, Tree], tuple[TrainState, Tree]]:
+  """Builds the training step.
+
+  Args:
+    model: maps images to logits.
+    optimizer: the optax chain.
+    schedule: the learning rate by step, for the report.
+    fetch_batch: picks the step's batch, this device's part, from what the loop hands over.
+    augment: turns uint8 images into the network's input.
+    steps_per_epoch: steps of an epoch.
+    log_every_steps: length of the logging interval.
+
+  Returns:
+    `train_step(state, inputs)`, which gives the next state and a report: the sums of the interval
+    and of the epoch with this step in them, and the learning rate it was taken with.
+  """
+
+  def loss_and_logits(params: Tree, state: TrainState, images: jax.Array, labels: jax.Array):
+    logits, updated = model.apply(
+      {'params': params, 'batch_stats': state.batch_stats},
+      images,
+      train=True,
+      mutable=['batch_stats'],
+    )
+    return metrics.cross_entropy(logits, labels).mean(), (logits, updated.get('batch_stats', {}))
+
+  def train_step(state: TrainState, inputs: Tree) -> tuple[TrainState, Tree]:
+    batch = fetch_batch(inputs, state.step % steps_per_epoch)
+    labels = batch['label']
+    images = augment(batch['image'], state.step, parallel.global_positions(labels.shape[0]))
+    gradient = jax.grad(loss_and_logits, has_aux=True)
+    grads, (logits, batch_stats) = gradient(state.params, state, images, labels)
+    grads, batch_stats = parallel.mean_over_devices((grads, batch_stats))
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+
+    sums = parallel.sum_over_devices(metrics.batch_sums(logits, labels, batch['mask']))
+    # Of the loss alone, before weight decay: what Figure 2 averages over an epoch.
+    sums['stem_gradient_norm'] = optax.global_norm(grads['stem_conv'])
+    sums['steps'] = jnp.ones((), jnp.float32)
+    interval_sums = _add_since(state.interval_sums, sums, state.step % log_every_steps == 0)
+    epoch_sums = _add_since(state.epoch_sums, sums, state.step % steps_per_epoch == 0)
+    report = {
+      'interval': interval_sums,
+      'epoch': epoch_sums,
+      'learning_rate': schedule(state.step),
+    }
+    state = TrainState(
+      step=state.step + 1,
+      params=optax.apply_updates(state.params, updates),
+      batch_stats=batch_stats,
+      opt_state=opt_state,
+      interval_sums=interval_sums,
+      epoch_sums=epoch_sums,
+    )
+    return state, report
+
+  return train_step
+
+
+def _add_since(total: metrics.Sums, sums: metrics.Sums, restart: jax.Array) -> metrics.Sums:
+  return jax.tree.map(lambda old, new: jnp.where(restart, 0.0, old) + new, total, sums)
+
+
+def make_eval_step(
+  model: nn.Module, *, fetch_batch: FetchBatch, normalize: Callable[[jax.Array], jax.Array]
+) -> Callable[[Tree, Tree, Tree], Tree]:
+  """Builds the evaluation step.
+
+  Args:
+    model: maps images to logits.
+    fetch_batch: picks a batch, this device's part, from what the loop hands over.
+    normalize: turns uint8 images into the network's input.
+
+  Returns:
+    `eval_step(variables, inputs, carry)`, where carry is what `start_evaluation` gives; it counts
+    the batches and adds up the sums over the examples that are no padding.
+  """
+
+  def eval_step(variables: Tree, inputs: Tree, carry: Tree) -> Tree:
+    batch = fetch_batch(inputs, carry['batch'])
+    logits = model.apply(variables, normalize(batch['image']), train=False)
+    sums = parallel.sum_over_devices(metrics.batch_sums(logits, batch['label'], batch['mask']))
+    total = jax.tree.map(jnp.add, carry['sums'], sums)
+    return {'batch': carry['batch'] + 1, 'sums': total}
+
+  return eval_step
+
+
+def start_evaluation() -> Tree:
+  """The carry of an evaluation that has seen nothing, as NumPy arrays."""
+  names = ('loss', 'correct', 'correct_top5', 'count')
+  return {
+    'batch': np.zeros((), np.int32),
+    'sums': {name: np.zeros((), np.float32) for name in names},
+  }
