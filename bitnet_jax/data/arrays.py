@@ -1,0 +1,88 @@
+"""A small data set as one array of pixels."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+
+import numpy as np
+
+from bitnet_jax import errors
+from bitnet_jax.data import decode
+from bitnet_jax.data.sources import Source
+
+_EXAMPLES_PER_TASK = 256  # Enough that handing out tasks costs nothing.
+
+
+@dataclasses.dataclass(frozen=True)
+class Arrays:
+  """A decoded split.
+
+  Attributes:
+    image: uint8 `[examples, size, size, channels]`, 0..255.
+    label: int32 `[examples]`.
+    class_names: in the order of the labels.
+  """
+
+  image: np.ndarray
+  label: np.ndarray
+  class_names: tuple[str, ...]
+
+
+def load_arrays(
+  source: Source, image_size: int = 0, workers: int = 4, *, max_bytes: int = 0
+) -> Arrays:
+  """Decodes a whole split, resizing and cropping images that need it.
+
+  Args:
+    source: the split.
+    image_size: side in pixels; 0 is the source's own.
+    workers: threads that read and decode.
+    max_bytes: refuse to load more than this many bytes of pixels; 0 for no limit.
+
+  Returns:
+    The arrays, in the source's order whatever the number of workers.
+
+  Raises:
+    DataError: the split is empty, larger than `max_bytes`, has images of
+      various sizes while `image_size` is 0, or has an image that cannot be
+      decoded or a label out of range.
+  """
+  where = f'{source.name}/{source.split}'
+  size = image_size or source.image_size
+  if not size:
+    remedy = 'give config.data.image_size'
+    raise errors.DataError('source', where, 'images vary in size', remedy)
+  if not len(source):
+    raise errors.DataError('source', where, 'no examples', 'choose a split that has some')
+  shape = (len(source), size, size, source.channels)
+  num_bytes = int(np.prod(shape, dtype=np.int64))
+  if max_bytes and num_bytes > max_bytes:
+    problem = f'{num_bytes} bytes of pixels, more than the {max_bytes} allowed in memory'
+    remedy = 'stream it from disk instead, or lower config.data.image_size'
+    raise errors.DataError('source', where, problem, remedy)
+  image = np.empty(shape, np.uint8)
+  label = np.empty(len(source), np.int32)
+
+  def load(start: int) -> None:
+    for index in range(start, min(start + _EXAMPLES_PER_TASK, len(source))):
+      image[index], label[index] = _load_one(source, index, size)
+
+  pool = concurrent.futures.ThreadPoolExecutor(max(1, workers))
+  try:
+    for _ in pool.map(load, range(0, len(source), _EXAMPLES_PER_TASK)):
+      pass
+  finally:
+    # Nothing to wait for unless a task failed or the user stopped us.
+    pool.shutdown(cancel_futures=True)
+  return Arrays(image, label, source.class_names)
+
+
+def _load_one(source: Source, index: int, size: int) -> tuple[np.ndarray, int]:
+  example = source[index]
+  if not 0 <= example.label < len(source.class_names):
+    problem = f'label {example.label} is not in 0..{len(source.class_names) - 1}'
+    raise errors.DataError('image', example.key, problem, 'correct or remove it')
+  return decode.fit(decode.decode(example.encoded, source.channels, example.key), size), (
+    example.label
+  )

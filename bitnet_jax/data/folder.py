@@ -1,0 +1,132 @@
+"""A folder of images as a data set: `SPLIT/CLASS/NAME.png`, `.jpg` or `.jpeg`.
+
+What counts: sub-directories of a split are its classes, and the regular files
+directly in a class whose names end so, in any case, are its images. Names that
+begin with a dot, other files, and directories inside a class are passed over;
+a link counts as what it points to.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+
+from bitnet_jax import errors
+
+SUFFIXES = ('.jpg', '.jpeg', '.png')
+TRAIN = 'train'  # The split whose directories name the classes.
+
+_SPLIT = re.compile(r'([^\[\]+/\\]+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?')
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+  """The images of a split.
+
+  Attributes:
+    class_names: sorted names of the directories in `train`.
+    paths: relative to the folder, '/' between parts, sorted by class, then name.
+    labels: of the paths, indices into `class_names`.
+  """
+
+  class_names: tuple[str, ...]
+  paths: tuple[str, ...]
+  labels: tuple[int, ...]
+
+
+def list_images(root: str, split: str) -> Listing:
+  """Lists a split of a folder, in an order that no file system decides.
+
+  Args:
+    root: the folder; '~' is expanded.
+    split: a sub-directory ('train'), or a slice of it in tfds's syntax
+      ('train[:90%]', 'train[-500:]', 'train[10%:20%]'). A slice is cut from
+      the images in the order of the SHA-256 of their paths, so that it holds
+      all classes in about the same shares, slices with a common boundary
+      divide the split, and the cut is the same everywhere.
+
+  Returns:
+    The listing, never empty.
+
+  Raises:
+    DataError: no such folder or split; no classes; a class without images, or
+      one that `train` lacks; a slice that is malformed or empty.
+  """
+  directory, start, stop = _parse_split(split)
+  root = os.path.expanduser(root)
+  if not os.path.isdir(root):
+    raise errors.DataError('config.data.dir', repr(root), 'no such directory', 'name a folder')
+  class_names = _class_names(root, TRAIN)
+  labels_of = {name: label for label, name in enumerate(class_names)}
+  paths, labels = [], []
+  for name in class_names if directory == TRAIN else _class_names(root, directory):
+    where = os.path.join(root, directory, name)
+    if name not in labels_of:
+      problem = f'class {name!r} is not among the {len(class_names)} of {TRAIN!r}'
+      raise errors.DataError('folder', where, problem, f'remove it or add {TRAIN}/{name}')
+    files = _images(where)
+    if not files:
+      problem = f'no images ({", ".join(SUFFIXES)}) directly in it'
+      raise errors.DataError('folder', where, problem, 'add some or remove the directory')
+    paths += [f'{directory}/{name}/{file}' for file in files]
+    labels += [labels_of[name]] * len(files)
+  kept = _slice(paths, start, stop)
+  if not kept:
+    raise errors.DataError('split', split, f'empty, of {len(paths)} images', 'widen the slice')
+  return Listing(class_names, tuple(paths[i] for i in kept), tuple(labels[i] for i in kept))
+
+
+def _parse_split(split: str) -> tuple[str, str, str]:
+  match = _SPLIT.fullmatch(split)
+  if not match or match[1] in ('.', '..'):
+    remedy = "write it as 'train', 'train[:90%]' or 'train[-500:]'"
+    raise errors.DataError('split', repr(split), 'not a split of a folder', remedy)
+  return match[1], match[2] or '', match[3] or ''
+
+
+def _class_names(root: str, split: str) -> tuple[str, ...]:
+  where = os.path.join(root, split)
+  if not os.path.isdir(where):
+    there = ', '.join(_directories(root)) or 'none'
+    problem = f'no sub-directory {split!r} (there: {there})'
+    raise errors.DataError('config.data.dir', root, problem, f'lay it out as {split}/CLASS/*.jpg')
+  names = _directories(where)
+  if not names:
+    problem = 'no class directories in it'
+    raise errors.DataError('folder', where, problem, f'lay it out as {split}/CLASS/*.jpg')
+  return names
+
+
+def _directories(where: str) -> tuple[str, ...]:
+  with os.scandir(where) as entries:
+    return tuple(sorted(e.name for e in entries if e.name[0] != '.' and e.is_dir()))
+
+
+def _images(where: str) -> list[str]:
+  with os.scandir(where) as entries:
+    return sorted(
+      e.name
+      for e in entries
+      if e.name[0] != '.' and e.name.lower().endswith(SUFFIXES) and e.is_file()
+    )
+
+
+def _slice(paths: Sequence[str], start: str, stop: str) -> Sequence[int]:
+  """Indices of the paths in `[start:stop]` of their hashed order, ascending."""
+  if not start and not stop:
+    return range(len(paths))
+  hashed = sorted(range(len(paths)), key=lambda i: hashlib.sha256(os.fsencode(paths[i])).digest())
+  first = _boundary(start or '0', len(paths))
+  last = _boundary(stop, len(paths)) if stop else len(paths)
+  return sorted(hashed[first:last])
+
+
+def _boundary(text: str, count: int) -> int:
+  """A position in 0..count; negative counts from the end, % rounds to the nearest."""
+  position = round(count * int(text[:-1]) / 100) if text.endswith('%') else int(text)
+  if abs(position) > count:
+    raise errors.DataError('split', text, f'beyond the {count} images', 'narrow the slice')
+  return position + count if text.startswith('-') else position

@@ -1,0 +1,167 @@
+"""Data sets on disk: is one prepared, prepare it, open it. No implicit download."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import pathlib
+import posixpath
+import re
+from typing import Any
+
+import requests
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download import download_manager
+
+from bitnet_jax import errors
+from bitnet_jax.data import builders
+
+_CONNECT_SECONDS = 10
+
+
+def make_builder(name: str, data_dir: str) -> Any:
+  """The tfds builder of a data set, prepared or not; touches no network.
+
+  Args:
+    name: a key of `builders.BUILDERS`.
+    data_dir: the tfds directory; '' is tfds's own default (TFDS_DATA_DIR, or
+      ~/tensorflow_datasets).
+
+  Returns:
+    The builder; `data_path` is the directory of its one version.
+
+  Raises:
+    DataError: `name` is unknown.
+  """
+  if name not in builders.BUILDERS:
+    known = ', '.join(builders.BUILDERS)
+    raise errors.DataError('dataset', name, 'unknown data set', f'choose one of {known}')
+  return builders.BUILDERS[name](data_dir=data_dir or None, file_format='array_record')
+
+
+def is_prepared(builder: Any) -> bool:
+  """Whether a builder's data set stands complete on disk; asks no network."""
+  # tfds writes this file last and renames the directory after that. Looking
+  # first spares the warning that is_prepared() logs where nothing is there.
+  return (builder.data_path / 'dataset_info.json').exists() and builder.is_prepared()
+
+
+def open_builder(name: str, data_dir: str) -> Any:
+  """The builder of a data set that is prepared.
+
+  Args:
+    name: a key of `builders.BUILDERS`.
+    data_dir: as for `make_builder`.
+
+  Returns:
+    The builder, whose `as_data_source` works.
+
+  Raises:
+    DataError: not prepared, or prepared in a format without random access.
+  """
+  builder = make_builder(name, data_dir)
+  root = builder.data_path.parents[1]
+  command = f'python -m bitnet_jax.prepare --dataset={name} --data_dir='
+  if not is_prepared(builder):
+    raise errors.DataError(
+      'config.data.dir', root, f'{name!r} is not prepared', f'run {command}{root}'
+    )
+  if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+    problem = f'{name!r} is stored as {builder.info.file_format.value}, not array_record'
+    raise errors.DataError('config.data.dir', root, problem, f'run {command}OTHER_DIR')
+  return builder
+
+
+def prepare(name: str, data_dir: str, archive_dir: str = '') -> str:
+  """Writes a data set as ArrayRecord, unless it is there already.
+
+  tfds writes into a directory of another name and renames it at the end: an
+  interrupted run leaves no half data set, and may be run again.
+
+  Args:
+    name: a key of `builders.BUILDERS`.
+    data_dir: as for `make_builder`.
+    archive_dir: where the official archives are, under their own names; '' is
+      to download them (to DATA_DIR/downloads). Checksums are enforced either way.
+
+  Returns:
+    The directory of the data set, `DATA_DIR/NAME/VERSION`.
+
+  Raises:
+    DataError: no archive, a wrong one, or no network to download it.
+    StorageError: no space.
+  """
+  builder = make_builder(name, data_dir)
+  if is_prepared(builder):
+    return str(builder.data_path)
+  if builder.data_path.exists():
+    problem = 'holds something other than a finished data set'
+    raise errors.DataError('data_dir', builder.data_path, problem, 'remove that directory')
+  for url in builder.archive_urls:
+    _check_obtainable(url, archive_dir, pathlib.Path(builder.data_path).parents[1])
+  config = tfds.download.DownloadConfig(
+    manual_dir=archive_dir or None,
+    try_download_gcs=False,
+    force_checksums_validation=True,
+  )
+  try:
+    with contextlib.redirect_stdout(io.StringIO()):  # tfds prints what the caller says better.
+      builder.download_and_prepare(download_config=config)
+  except Exception as error:
+    if is_prepared(builder):  # Another process was first.
+      return str(builder.data_path)
+    user_error = _explain(error, name)
+    if user_error is None:
+      raise
+    raise user_error from error
+  return str(builder.data_path)
+
+
+def _check_obtainable(url: str, archive_dir: str, data_dir: pathlib.Path) -> None:
+  """Fails at once where tfds would try for 205 s: no such file, no network."""
+  archive = posixpath.basename(url)
+  if archive_dir:
+    path = os.path.join(os.path.expanduser(archive_dir), archive)
+    if not os.path.isfile(path):
+      remedy = f'fetch it from {url}, or leave archive_dir out to download it'
+      raise errors.DataError('archive_dir', archive_dir, f'no file {path}', remedy)
+    return
+  stem, _, suffix = archive.partition('.')
+  cached = [
+    path
+    for path in (data_dir / 'downloads').rglob(f'*{stem}*.{suffix}')
+    if '.tmp.' not in str(path)
+  ]
+  if cached:
+    return
+  try:
+    requests.head(url, timeout=_CONNECT_SECONDS, allow_redirects=True).raise_for_status()
+  except requests.RequestException as error:
+    remedy = f'fetch {archive} on another machine and give --archive_dir=DIR'
+    raise errors.DataError('dataset', url, f'cannot be reached ({error})', remedy) from error
+
+
+def _explain(error: Exception, name: str) -> errors.UserError | None:
+  """The one-line form of what tfds raises, None if it has none."""
+  cause: BaseException | None = error
+  while cause is not None and not isinstance(cause, errors.UserError):
+    cause = cause.__cause__ or cause.__context__
+  if isinstance(cause, errors.UserError):
+    return cause
+  message = str(error)
+  if isinstance(error, download_manager.NonMatchingChecksumError):
+    found = re.search(r'Artifact (\S+), downloaded to (.*), has wrong checksum', message)
+    sums = re.findall(r"checksum='(\w+)'", message)
+    if found and len(sums) == 2:
+      problem = f'wrong checksum, expected {sums[0]}, got {sums[1]}'
+      return errors.DataError('archive', found[2], problem, f'fetch {found[1]} again')
+    return errors.DataError('archive', name, message, 'fetch it again')
+  if 'Not enough disk space' in message:
+    return errors.StorageError('data_dir', name, message, 'free space there')
+  if isinstance(error, OSError) and error.errno is not None:
+    return None  # A fault of the disk: the command's boundary names the file.
+  if isinstance(error, OSError | tfds.download.DownloadError):
+    remedy = 'fetch the archive elsewhere and give --archive_dir=DIR'
+    return errors.DataError('dataset', name, f'cannot download ({message})', remedy)
+  return None

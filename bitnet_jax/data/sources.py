@@ -1,0 +1,167 @@
+"""Random access to the encoded images of a split, wherever they are kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from bitnet_jax import errors
+from bitnet_jax.data import folder, prepared
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+  """One image as it is stored.
+
+  Attributes:
+    key: names it in error messages and predictions; unique in its split.
+    encoded: the bytes of a PNG or JPEG file.
+    label: index into the source's `class_names`.
+  """
+
+  key: str
+  encoded: bytes
+  label: int
+
+
+class Source(Protocol):
+  """A split: a sequence of examples that can be pickled.
+
+  Attributes:
+    name: 'digits', 'cifar10', 'cifar100' or 'folder'.
+    split: as it was asked for.
+    class_names: in the order of the labels.
+    channels: 1 (grey) or 3 (RGB).
+    image_size: side in pixels; 0 where sizes vary.
+  """
+
+  name: str
+  split: str
+  class_names: tuple[str, ...]
+  channels: int
+  image_size: int
+
+  def __len__(self) -> int:
+    """Number of examples."""
+
+  def __getitem__(self, index: int) -> Example:
+    """Reads one example, 0 <= index < len; from any thread."""
+
+
+def open_source(name: str, split: str, data_dir: str) -> Source:
+  """Opens a split for reading; never builds or downloads one.
+
+  Args:
+    name: 'folder', or a data set that `bitnet_jax.prepare` knows.
+    split: for a folder the name of a sub-directory, or a slice of it
+      ('train[:90%]', see `folder.list_images`); else any split that tfds reads
+      ('train', 'train[:45000]', 'train[:10%]+test').
+    data_dir: the folder, or tfds's directory ('' is its own default).
+
+  Returns:
+    The source.
+
+  Raises:
+    DataError: the data set is not there or not whole, or has no such split.
+  """
+  if name == 'folder':
+    return FolderSource(split, data_dir)
+  return TfdsSource(name, split, data_dir)
+
+
+class TfdsSource:
+  """A split of a prepared tfds data set; see `Source`."""
+
+  def __init__(self, name: str, split: str, data_dir: str):
+    builder = prepared.open_builder(name, data_dir)
+    features = builder.info.features
+    height, width, channels = features['image'].shape
+    self.name = name
+    self.split = split
+    self.class_names = tuple(features['label'].names)
+    self.channels = channels
+    self.image_size = height if height == width and height else 0
+    self._data_dir = data_dir
+    self._records = _open_records(builder, split)
+
+  def __len__(self) -> int:
+    return len(self._records)
+
+  def __getitem__(self, index: int) -> Example:
+    if not 0 <= index < len(self):
+      raise IndexError(f'index {index} of {len(self)} examples')
+    try:
+      record = self._records[index]
+    except Exception as error:  # array_record raises several kinds on damaged files.
+      raise errors.DataError(
+        'record',
+        f'{self.name}/{self.split}[{index}]',
+        f'unreadable ({error})',
+        'remove the data set and prepare it again',
+      ) from error
+    key = record.get('id', record.get('file_name'))
+    name = f'{self.split}[{index}]' if key is None else key.decode('utf-8')
+    return Example(key=name, encoded=record['image'], label=int(record['label']))
+
+  def __reduce__(self) -> tuple[Any, ...]:
+    # A worker opens the files itself: open readers do not travel.
+    return TfdsSource, (self.name, self.split, self._data_dir)
+
+
+def _open_records(builder: Any, split: str) -> Any:
+  decoders = {'image': tfds.decode.SkipDecoding()}
+  try:
+    if builder.info.splits[split].num_examples <= 0:
+      raise ValueError('it is empty')
+    return builder.as_data_source(split=split, decoders=decoders)
+  except (ValueError, KeyError, AssertionError, TypeError) as error:
+    splits = ', '.join(f'{k} ({v.num_examples} examples)' for k, v in builder.info.splits.items())
+    reason = (str(error).strip().splitlines() or ['unknown'])[-1]
+    raise errors.DataError(
+      'split', split, f'not a split of {builder.name!r} ({reason})', f'choose from {splits}'
+    ) from error
+  except Exception as error:
+    problem = f'{builder.name!r} cannot be opened ({error})'
+    raise errors.DataError(
+      'config.data.dir', builder.data_path, problem, 'remove it and prepare it again'
+    ) from error
+
+
+class FolderSource:
+  """A split of a folder of images, `SPLIT/CLASS/*.png`; see `Source`.
+
+  Attributes:
+    paths: of the images, relative to the folder; also their keys.
+    labels: int32 `[examples]`.
+  """
+
+  name = 'folder'
+  channels = 3
+  image_size = 0
+
+  def __init__(self, split: str, root: str):
+    listing = folder.list_images(root, split)
+    self.split = split
+    self.class_names = listing.class_names
+    self.paths = listing.paths
+    self.labels = np.asarray(listing.labels, np.int32)
+    self._root = os.path.expanduser(root)
+
+  def __len__(self) -> int:
+    return len(self.paths)
+
+  def __getitem__(self, index: int) -> Example:
+    if not 0 <= index < len(self):
+      raise IndexError(f'index {index} of {len(self)} examples')
+    path = self.paths[index]
+    try:
+      with open(os.path.join(self._root, path), 'rb') as file:
+        encoded = file.read()
+    except OSError as error:
+      problem = f'unreadable ({error.strerror})'
+      raise errors.DataError('image', path, problem, 'restore or remove the file') from error
+    return Example(key=path, encoded=encoded, label=int(self.labels[index]))
