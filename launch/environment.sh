@@ -90,9 +90,9 @@ explain_pip() {  # REQUIREMENT: ends the script with the cause in one line
   if grep -qE 'Failed to establish a new connection|Temporary failure in name resolution|Network is unreachable|ConnectTimeoutError|ProxyError' "$log"; then
     cause='the package index cannot be reached'
   else
-    cause=$(grep -E '^ *(ERROR|error):' "$log" | tail -n 1 | cut -c 1-200)
+    cause=$(sed -n 's/^ *ERROR: //p' "$log" | tail -n 1 | cut -c 1-200)
   fi
-  fail 1 "pip install $1: ${cause:-stopped}; details in $log"
+  fail 1 "pip install $1: ${cause:-failed}; details in $log"
 }
 
 install() {  # EXTRA
