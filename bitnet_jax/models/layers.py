@@ -61,7 +61,7 @@ class Conv(nn.Module):
     kernel_size: side of the square, odd kernel.
     strides: step in both directions. Torch's padding differs from 'SAME' where it is 2.
     filters_per_unit: see `conv_init`.
-    init: 'fan_out' or 'fan_in', see `conv_init`.
+    init_mode: 'fan_out' or 'fan_in', see `conv_init`.
     dtype: of the computation; the kernel is kept in float32.
   """
 
@@ -69,7 +69,7 @@ class Conv(nn.Module):
   kernel_size: int = 3
   strides: int = 1
   filters_per_unit: int = 0
-  init: str = 'fan_out'
+  init_mode: str = 'fan_out'
   dtype: Dtype = jnp.float32
 
   @nn.compact
@@ -77,7 +77,7 @@ class Conv(nn.Module):
     """Convolves `x`, `[batch, height, width, in_features]`."""
     padding = self.kernel_size // 2
     shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-    kernel = self.param('kernel', conv_init(self.init, self.filters_per_unit), shape, jnp.float32)
+    kernel = self.param('kernel', conv_init(self.init_mode, self.filters_per_unit), shape, jnp.float32)
     return lax.conv_general_dilated(
       x.astype(self.dtype),
       kernel.astype(self.dtype),

@@ -84,7 +84,7 @@ def create_model(
   )
   return make(
     num_classes=num_classes,
-    conv=functools.partial(layers.Conv, init=conv_init, dtype=dtype),
+    conv=functools.partial(layers.Conv, init_mode=conv_init, dtype=dtype),
     norm=norm,
     **{size: given[size] for size in sizes},
   )
