@@ -24,4 +24,5 @@ if [ -n "$finished" ] && [ "$finished" = "$(cat "$workdir/result.json")" ]; then
   echo "$workdir was finished already: delete it to train again."
 fi
 "$python" -m bitnet_jax.analysis.curves --workdir="$workdir" --output="$workdir/curves.png"
+echo "events for TensorBoard: $workdir/tensorboard"
 "$python" -m bitnet_jax.analysis.result --workdir="$workdir"

@@ -147,7 +147,8 @@ def draw(runs: Mapping[str, Curves]) -> figure.Figure:
     _line(loss, name, curves, 'test_loss', colour, _TEST)
     _line(error, name, curves, 'train_error', colour, _TRAIN)
     _line(error, name, curves, 'test_error', colour, _TEST)
-    _line(rate, name, curves, 'learning_rate', colour, _TEST)
+    # A row holds the rate of the steps that lead up to it.
+    _line(rate, name, curves, 'learning_rate', colour, {**_TEST, 'drawstyle': 'steps-pre'})
     _line(gradient, name, curves, 'stem_gradient_norm', colour, _TEST)
   _dress(loss, 'Loss', 'cross-entropy (nats)')
   _dress(error, 'Error', 'wrong predictions (%)')

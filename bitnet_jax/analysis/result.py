@@ -1,4 +1,4 @@
-"""The result of a finished run in one line, and where its checkpoint is.
+"""Where the checkpoint of a finished run is, and its result in one line.
 
     python -m bitnet_jax.analysis.result --workdir=runs/quickstart
 
@@ -54,11 +54,11 @@ def describe(result: Mapping) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-  """Prints the result of the run that the flag names."""
+  """Prints checkpoint and result of the run that the flag names."""
   del argv
   result = read(flags.FLAGS.workdir)
-  print(describe(result))
   print(f'checkpoint: {result["checkpoint"]}')
+  print(describe(result))
 
 
 if __name__ == '__main__':

@@ -33,13 +33,13 @@ class ResultTest(parameterized.TestCase):
     command = [sys.executable, '-m', 'bitnet_jax.analysis.result', f'--workdir={workdir}']
     return subprocess.run(command, capture_output=True, text=True)
 
-  def test_command_prints_the_result_and_the_checkpoint(self):
+  def test_command_prints_the_checkpoint_and_the_result(self):
     done = self._command(self._workdir(json.dumps(_RESULT)))
     self.assertEqual(
       done.stdout,
+      'checkpoint: runs/quickstart/checkpoints/440\n'
       'test error 1.94 % (accuracy 98.06 %, 353 of 360 images) '
-      'after 20 epochs, 41.2 s of training\n'
-      'checkpoint: runs/quickstart/checkpoints/440\n',
+      'after 20 epochs, 41.2 s of training\n',
     )
     self.assertEqual(done.returncode, 0)
 
