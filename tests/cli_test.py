@@ -54,10 +54,12 @@ def get_config(variant=''):
 
 
 class RunTest(parameterized.TestCase):
+  directory: pathlib.Path
+
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    cls.directory = pathlib.Path(tempfile.mkdtemp())
+    cls.directory = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
     files = {
       'command.py': _COMMAND.replace('ARGUMENTS', 'False'),
       'open_command.py': _COMMAND.replace('ARGUMENTS', 'True'),

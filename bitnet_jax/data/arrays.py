@@ -9,7 +9,7 @@ import numpy as np
 
 from bitnet_jax import errors
 from bitnet_jax.data import decode
-from bitnet_jax.data.sources import Source
+from bitnet_jax.data.sources import Example, Source
 
 _EXAMPLES_PER_TASK = 256  # Enough that handing out tasks costs nothing.
 
@@ -65,8 +65,11 @@ def load_arrays(
   label = np.empty(len(source), np.int32)
 
   def load(start: int) -> None:
-    for index in range(start, min(start + _EXAMPLES_PER_TASK, len(source))):
-      image[index], label[index] = _load_one(source, index, size)
+    indices = range(start, min(start + _EXAMPLES_PER_TASK, len(source)))
+    for index, example in zip(indices, source.__getitems__(indices), strict=True):
+      label[index] = _check_label(example, len(source.class_names))
+      pixels = decode.decode(example.encoded, source.channels, example.key)
+      image[index] = decode.fit(pixels, size)
 
   pool = concurrent.futures.ThreadPoolExecutor(max(1, workers))
   try:
@@ -78,11 +81,8 @@ def load_arrays(
   return Arrays(image, label, source.class_names)
 
 
-def _load_one(source: Source, index: int, size: int) -> tuple[np.ndarray, int]:
-  example = source[index]
-  if not 0 <= example.label < len(source.class_names):
-    problem = f'label {example.label} is not in 0..{len(source.class_names) - 1}'
+def _check_label(example: Example, num_classes: int) -> int:
+  if not 0 <= example.label < num_classes:
+    problem = f'label {example.label} is not in 0..{num_classes - 1}'
     raise errors.DataError('image', example.key, problem, 'correct or remove it')
-  return decode.fit(decode.decode(example.encoded, source.channels, example.key), size), (
-    example.label
-  )
+  return example.label

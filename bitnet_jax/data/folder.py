@@ -19,7 +19,7 @@ from bitnet_jax import errors
 SUFFIXES = ('.jpg', '.jpeg', '.png')
 TRAIN = 'train'  # The split whose directories name the classes.
 
-_SPLIT = re.compile(r'([^\[\]+/\\]+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?')
+_SPLIT = re.compile(r'([^\[\]+/\\]+)(?:\[(-?\d{1,12}%?)?:(-?\d{1,12}%?)?\])?')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +126,8 @@ def _slice(paths: Sequence[str], start: str, stop: str) -> Sequence[int]:
 
 def _boundary(text: str, count: int) -> int:
   """A position in 0..count; negative counts from the end, % rounds to the nearest."""
-  position = round(count * int(text[:-1]) / 100) if text.endswith('%') else int(text)
-  if abs(position) > count:
+  number, percent = int(text.rstrip('%')), text.endswith('%')
+  position = round(count * number / 100) if percent else number
+  if abs(number) > (100 if percent else count):
     raise errors.DataError('split', text, f'beyond the {count} images', 'narrow the slice')
   return position + count if text.startswith('-') else position

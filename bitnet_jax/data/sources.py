@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -50,6 +51,9 @@ class Source(Protocol):
 
   def __getitem__(self, index: int) -> Example:
     """Reads one example, 0 <= index < len; from any thread."""
+
+  def __getitems__(self, indices: Sequence[int]) -> list[Example]:
+    """Reads several examples, where they are many much faster than one by one."""
 
 
 def open_source(name: str, split: str, data_dir: str) -> Source:
@@ -103,6 +107,18 @@ class TfdsSource:
         f'unreadable ({error})',
         'remove the data set and prepare it again',
       ) from error
+    return self._example(index, record)
+
+  def __getitems__(self, indices: Sequence[int]) -> list[Example]:
+    # One call of array_record for all: 11 us an example, 160 one by one.
+    indices = [int(index) for index in indices]
+    try:
+      records = self._records.__getitems__(indices)
+    except Exception:
+      return [self[index] for index in indices]  # Raises the error that names the example.
+    return [self._example(index, r) for index, r in zip(indices, records, strict=True)]
+
+  def _example(self, index: int, record: dict[str, Any]) -> Example:
     key = record.get('id', record.get('file_name'))
     name = f'{self.split}[{index}]' if key is None else key.decode('utf-8')
     return Example(key=name, encoded=record['image'], label=int(record['label']))
@@ -165,3 +181,6 @@ class FolderSource:
       problem = f'unreadable ({error.strerror})'
       raise errors.DataError('image', path, problem, 'restore or remove the file') from error
     return Example(key=path, encoded=encoded, label=int(self.labels[index]))
+
+  def __getitems__(self, indices: Sequence[int]) -> list[Example]:
+    return [self[int(index)] for index in indices]
