@@ -37,7 +37,7 @@ def make_builder(name: str, data_dir: str) -> Any:
   if name not in builders.BUILDERS:
     known = ', '.join(builders.BUILDERS)
     raise errors.DataError('dataset', name, 'unknown data set', f'choose one of {known}')
-  return builders.BUILDERS[name](data_dir=data_dir or None, file_format='array_record')
+  return builders.BUILDERS[name](data_dir=data_dir or None)
 
 
 def is_prepared(builder: Any) -> bool:
@@ -90,7 +90,7 @@ def prepare(name: str, data_dir: str, archive_dir: str = '') -> str:
 
   Raises:
     DataError: no archive, a wrong one, or no network to download it.
-    StorageError: no space.
+    StorageError: no space, or no directory to write to.
   """
   builder = make_builder(name, data_dir)
   if is_prepared(builder):
@@ -98,8 +98,15 @@ def prepare(name: str, data_dir: str, archive_dir: str = '') -> str:
   if builder.data_path.exists():
     problem = 'holds something other than a finished data set'
     raise errors.DataError('data_dir', builder.data_path, problem, 'remove that directory')
+  root = builder.data_path.parents[1]
+  try:
+    root.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise errors.StorageError(
+      'data_dir', root, str(error.strerror), 'name a directory that you may write to'
+    ) from error
   for url in builder.archive_urls:
-    _check_obtainable(url, archive_dir, pathlib.Path(builder.data_path).parents[1])
+    _check_obtainable(url, archive_dir, pathlib.Path(root))
   config = tfds.download.DownloadConfig(
     manual_dir=archive_dir or None,
     try_download_gcs=False,
@@ -107,7 +114,7 @@ def prepare(name: str, data_dir: str, archive_dir: str = '') -> str:
   )
   try:
     with contextlib.redirect_stdout(io.StringIO()):  # tfds prints what the caller says better.
-      builder.download_and_prepare(download_config=config)
+      builder.download_and_prepare(download_config=config, file_format='array_record')
   except Exception as error:
     if is_prepared(builder):  # Another process was first.
       return str(builder.data_path)

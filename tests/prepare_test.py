@@ -1,0 +1,113 @@
+"""Tests of the command that prepares data sets."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+from absl.testing import absltest, parameterized
+
+from bitnet_jax.data import sources
+
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+# The command, then what it imported.
+_WATCHED = """
+import atexit, runpy, sys
+names = lambda: [m for m in sys.modules if m.split('.')[0] == 'tensorflow']
+atexit.register(lambda: print(names(), file=sys.stderr))
+runpy.run_module('bitnet_jax.prepare', run_name='__main__')
+"""
+
+
+class PrepareTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.directory = self.enterContext(tempfile.TemporaryDirectory())
+
+  def call(self, *arguments, command=('-m', 'bitnet_jax.prepare'), **environment):
+    return subprocess.run(
+      [sys.executable, *command, *arguments],
+      cwd=_ROOT,
+      env={**os.environ, **environment},
+      capture_output=True,
+      text=True,
+      check=False,
+    )
+
+  def test_digits_then_again(self):
+    path = f'{self.directory}/digits/1.0.0'
+    for said in ('prepared', 'already prepared'):
+      done = self.call('--dataset=digits', f'--data_dir={self.directory}')
+      self.assertEqual(done.stdout, f'digits: {said} in {path} (train 1437, test 360)\n')
+      self.assertEqual((done.stderr, done.returncode), ('', 0))
+    self.assertLen(sources.open_source('digits', 'train', self.directory), 1437)
+
+  def test_default_directory(self):
+    done = self.call('--dataset=digits', TFDS_DATA_DIR=self.directory)
+    self.assertIn(f'prepared in {self.directory}/digits/1.0.0', done.stdout)
+
+  @parameterized.parameters(
+    (['--dataset=digits'], 0), (['--dataset=cifar10', '--archive_dir=/absent'], 3), (['--help'], 0)
+  )
+  def test_leaves_tensorflow_unloaded(self, arguments, code):
+    done = self.call(*arguments, f'--data_dir={self.directory}', command=('-c', _WATCHED))
+    self.assertEqual(done.stderr.splitlines()[-1], '[]')
+    self.assertEqual(done.returncode, code)
+
+  def test_wrong_archive(self):
+    archive = pathlib.Path(self.directory, 'cifar-10-binary.tar.gz')
+    archive.write_bytes(b'')
+    done = self.call(
+      '--dataset=cifar10', f'--archive_dir={self.directory}', f'--data_dir={self.directory}/data'
+    )
+    self.assertEqual(
+      done.stderr,
+      f'bitnet_jax: error: archive={archive}: wrong checksum, expected '
+      'c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd, got '
+      'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855; fetch '
+      'https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz again\n',
+    )
+    self.assertEqual((done.stdout, done.returncode), ('', 3))
+
+  @parameterized.parameters(
+    (['--dataset=mnist'], 'dataset=mnist: value should be one of <digits|cifar10|cifar100>'),
+    ([], 'dataset=: required; give --dataset=VALUE'),
+    (['--dataset=digits', '--datadir=x'], 'datadir=x: unknown flag; did you mean --data_dir?'),
+  )
+  def test_bad_flags(self, arguments, line):
+    done = self.call(*arguments)
+    self.assertStartsWith(done.stderr, f'bitnet_jax: error: {line}')
+    self.assertLen(done.stderr.splitlines(), 1)
+    self.assertEqual(done.returncode, 2)
+
+  def test_no_network(self):
+    # A proxy that refuses: what a machine without a network looks like, at once.
+    done = self.call(
+      '--dataset=cifar10', f'--data_dir={self.directory}', HTTPS_PROXY='http://127.0.0.1:9'
+    )
+    self.assertStartsWith(
+      done.stderr,
+      'bitnet_jax: error: dataset=https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz: '
+      'cannot be reached (',
+    )
+    self.assertEndsWith(
+      done.stderr, '; fetch cifar-10-binary.tar.gz on another machine and give --archive_dir=DIR\n'
+    )
+    self.assertLen(done.stderr.splitlines(), 1)
+    self.assertEqual(done.returncode, 3)
+
+  def test_data_dir_that_is_a_file(self):
+    path = pathlib.Path(self.directory, 'file')
+    path.touch()
+    done = self.call('--dataset=digits', f'--data_dir={path}')
+    self.assertEqual(
+      done.stderr,
+      f'bitnet_jax: error: data_dir={path}: File exists; name a directory that you may write to\n',
+    )
+    self.assertEqual(done.returncode, 6)
+
+
+if __name__ == '__main__':
+  absltest.main()
