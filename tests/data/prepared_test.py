@@ -195,6 +195,14 @@ class PreparedTest(CifarTestCase):
     with self.assertRaisesRegex(errors.DataError, f'expected {checksum}, got'):
       self.prepare(name)
 
+  def test_archive_without_a_published_checksum_is_refused(self):
+    self.write('cifar10')
+    with (
+      mock.patch.object(builders.Cifar10, 'url_infos', {}),
+      self.assertRaisesRegex(ValueError, 'Missing checksums url'),
+    ):
+      self.prepare('cifar10')
+
   def test_archive_that_is_not_there(self):
     with self.assertRaisesRegex(
       errors.DataError, 'archive_dir=.*no file .*/cifar-100-binary.tar.gz; fetch it from https://'

@@ -35,6 +35,19 @@ print(time.monotonic() - start)
 print([name for name in sys.modules if name.split('.')[0] == 'tensorflow'])
 """
 
+_EVERY_PATH = """
+import sys
+from PIL import Image
+from bitnet_jax.data import arrays, order, prepared, sources
+data_dir, root = sys.argv[1:]
+prepared.prepare('digits', data_dir)
+Image.new('RGB', (9, 7)).save(root + '/x.png')
+for source in (sources.open_source('digits', 'test[:5]', data_dir),
+               sources.open_source('folder', 'train', root + '/../..')):
+  print(arrays.load_arrays(source, 6).image.shape, order.epoch_order(0, 0, 3).shape)
+print([name for name in sys.modules if name.split('.')[0] == 'tensorflow'])
+"""
+
 
 class TfdsSourceTest(parameterized.TestCase):
   @classmethod
@@ -140,6 +153,23 @@ class UnpreparedTest(parameterized.TestCase):
       self.assertLess(float(seconds), 2)
       self.assertEqual(tensorflow, '[]')
       self.assertEmpty(os.listdir(empty))
+
+
+class TensorFlowTest(absltest.TestCase):
+  def test_stays_unloaded_on_every_path(self):
+    with tempfile.TemporaryDirectory() as directory:
+      root = os.path.join(directory, 'folder', 'train', 'a')
+      os.makedirs(root)
+      done = subprocess.run(
+        [sys.executable, '-c', _EVERY_PATH, directory, root],
+        cwd=_ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+      )
+    self.assertEqual(
+      done.stdout.splitlines(), ['(5, 6, 6, 1) (3,)', '(1, 6, 6, 3) (3,)', '[]'], done.stderr
+    )
 
 
 class FolderSourceTest(absltest.TestCase):
