@@ -44,7 +44,9 @@ class Field:
 
 FIELDS: tuple[Field, ...] = (
   Field('seed', 0, 'seed of initialisation, data order and augmentation', 0, 2**31 - 1),
-  Field('num_epochs', 200.0, 'passes over the training split; a fraction stops within one', 0.0, 1e5),
+  Field(
+    'num_epochs', 200.0, 'passes over the training split; a fraction stops within one', 0.0, 1e5
+  ),
   Field('global_batch_size', 128, 'examples of a step, over all devices', 1, 2**20),
   # Network.
   Field('model.name', 'bitnet', 'network', choices=CIFAR_MODELS + IMAGENET_MODELS),
@@ -53,7 +55,10 @@ FIELDS: tuple[Field, ...] = (
   Field('model.num_blocks', 2, 'n: blocks of a stage (CIFAR networks)', 1, 1000),
   Field('model.width_factor', 1.0, 'times the width of resnet18b, resnet34b', 0.25, 16.0),
   Field(
-    'model.dtype', 'float32', 'of the computation; parameters stay float32', choices=('float32', 'bfloat16')
+    'model.dtype',
+    'float32',
+    'of the computation; parameters stay float32',
+    choices=('float32', 'bfloat16'),
   ),
   Field(
     'model.conv_init',
@@ -77,13 +82,22 @@ FIELDS: tuple[Field, ...] = (
   Field('model.batch_norm_momentum', 0.9, 'share of the running average kept a step', 0.0, 1.0),
   Field('model.batch_norm_epsilon', 1e-5, 'added to the variance', 1e-12, 1.0),
   # Data.
-  Field('data.name', 'cifar10', 'data set', choices=('digits', 'cifar10', 'cifar100', 'folder')),
+  Field(
+    'data.name',
+    'cifar10',
+    'data set',
+    choices=('digits', 'cifar10', 'cifar100', 'folder', 'imagenet2012'),
+  ),
   Field('data.dir', '', "tfds data directory ('': its default), or the image folder itself"),
   Field('data.train_split', 'train', 'tfds split, as train or train[:45000]; or sub-directory'),
   Field('data.test_split', 'test', 'split evaluated during training'),
   Field('data.image_size', 0, "side in pixels; 0: the data set's own", 0, 4096),
   Field(
-    'data.mean', (125.3, 123.0, 113.9), 'per channel, on the scale 0..255 (one value: grey)', 0.0, 255.0
+    'data.mean',
+    (125.3, 123.0, 113.9),
+    'per channel, on the scale 0..255 (one value: grey)',
+    0.0,
+    255.0,
   ),
   Field('data.std', (63.0, 62.1, 66.7), 'per channel, on the scale 0..255', 1e-3, 255.0),
   # Augmentation, on the device.
@@ -97,26 +111,26 @@ FIELDS: tuple[Field, ...] = (
   Field('augment.flip', True, 'mirror half of the images left to right'),
   # Optimisation.
   Field('optim.learning_rate', 0.1, 'initial learning rate', 0.0, 1e6),
+  Field('optim.schedule', 'step', 'step (the paper) or cosine to zero', choices=('step', 'cosine')),
   Field(
-    'optim.schedule', 'step', 'step (the paper) or cosine to zero', choices=('step', 'cosine')
+    'optim.drop_epochs',
+    (60, 120, 160),
+    'the rate drops at the start of these epochs, from 1',
+    1,
+    10**5,
   ),
-  Field(
-    'optim.drop_epochs', (60, 120, 160), 'the rate drops at the start of these epochs, from 1', 1, 10**5
-  ),
-  Field(
-    'optim.drop_factor', 0.2, 'times the rate at a drop (0.1 in the authors code)', 0.0, 1.0
-  ),
+  Field('optim.drop_factor', 0.2, 'times the rate at a drop (0.1 in the authors code)', 0.0, 1.0),
   Field('optim.warmup_epochs', 0.0, 'epochs of linear rise from 0', 0.0, 1e5),
   Field('optim.momentum', 0.9, 'of SGD', 0.0, 1.0),
   Field('optim.nesterov', True, 'Nesterov momentum; dampening is 0'),
   Field('optim.weight_decay', 5e-4, 'L2, on every parameter', 0.0, 1e3),
-  Field(
-    'optim.reset_momentum_at_drop', False, 'clear the momentum at a drop (Wide ResNet code)'
-  ),
+  Field('optim.reset_momentum_at_drop', False, 'clear the momentum at a drop (Wide ResNet code)'),
   # Evaluation, checkpoints, logs.
   Field('eval.batch_size', 500, 'examples of an evaluation step, over all devices', 1, 2**20),
   Field('eval.every_epochs', 1, 'epochs between evaluations; 0: at the end alone', 0, 10**5),
-  Field('checkpoint.every_steps', 0, 'steps between checkpoints; 0: at the end of epochs', 0, 10**9),
+  Field(
+    'checkpoint.every_steps', 0, 'steps between checkpoints; 0: at the end of epochs', 0, 10**9
+  ),
   Field('checkpoint.every_epochs', 1, 'epochs between checkpoints; 0: at the end alone', 0, 10**5),
   Field('checkpoint.keep_latest', 2, 'newest checkpoints kept', 1, 10**4),
   Field('checkpoint.keep_best', 1, 'checkpoints of least test error kept beside them', 0, 10**4),
@@ -137,6 +151,20 @@ def default_config() -> ml_collections.ConfigDict:
       node = node.setdefault(section, {})
     node[leaf] = field.default
   return ml_collections.ConfigDict(tree).lock()
+
+
+def set_sizes(config: ml_collections.ConfigDict, row: str) -> None:
+  """Sets a CIFAR network's sizes from a table row's key, as '12,4,2' for (d, k, n).
+
+  Raises:
+    ConfigError: the key is not three whole numbers.
+  """
+  parts = row.split(',')
+  if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts):
+    raise errors.ConfigError(
+      'config', row, 'not a row (d, k, n) of Table 2', 'write it like configs/FILE.py:4,6,2'
+    )
+  config.model.width, config.model.tree_depth, config.model.num_blocks = map(int, parts)
 
 
 def describe() -> str:
@@ -202,7 +230,9 @@ def validate_devices(config: ml_collections.ConfigDict, num_devices: int) -> Non
       )
   group = config.model.batch_norm_group
   local = config.global_batch_size // num_devices
-  fits = not group or local % group == 0 or (group % local == 0 and num_devices % (group // local) == 0)
+  fits = (
+    not group or local % group == 0 or (group % local == 0 and num_devices % (group // local) == 0)
+  )
   if not fits:
     raise errors.ConfigError(
       'config.model.batch_norm_group',

@@ -29,14 +29,14 @@ class Progress:
     self._bar.update(step - self._bar.n)
 
   def interval(self, step: int, values: dict[str, float]) -> None:
-    """Shows the metrics of a logging interval: loss, error, images/s."""
-    text = (
-      f'loss {values["loss"]:.4f}  error {values["error"]:.2%}  '
-      f'{values["images_per_second"]:,.0f} images/s'
-    )
+    """Shows the metrics of a logging interval: loss, error and, once timed, images/s."""
+    text = f'loss {values["loss"]:.4f}  error {values["error"]:.2%}'
+    left = ''
+    if 'images_per_second' in values:  # Not after the first step alone, which compiles.
+      text += f'  {values["images_per_second"]:,.0f} images/s'
+      left = f'  {_duration((self._total_steps - step) * values["seconds_per_step"])} left'
     if self._bar.disable:
-      left = (self._total_steps - step) * values['seconds_per_step']
-      self.line(f'{self._where(step)}  {text}  {_duration(left)} left')
+      self.line(f'{self._where(step)}  {text}{left}')
     else:
       self._bar.set_description_str(f'epoch {step / self._steps_per_epoch:.1f}', refresh=False)
       self._bar.set_postfix_str(text)

@@ -77,7 +77,9 @@ class Conv(nn.Module):
     """Convolves `x`, `[batch, height, width, in_features]`."""
     padding = self.kernel_size // 2
     shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-    kernel = self.param('kernel', conv_init(self.init_mode, self.filters_per_unit), shape, jnp.float32)
+    kernel = self.param(
+      'kernel', conv_init(self.init_mode, self.filters_per_unit), shape, jnp.float32
+    )
     return lax.conv_general_dilated(
       x.astype(self.dtype),
       kernel.astype(self.dtype),
