@@ -49,10 +49,6 @@ class Plan:
   steps_per_epoch: int
   total_steps: int
 
-  def epoch_of(self, step: int) -> int:
-    """The epoch, counted from 1, that the step after `step` steps belongs to."""
-    return step // self.steps_per_epoch + 1
-
   def ends_epoch(self, step: int) -> bool:
     """Whether an epoch, or the run, is over after `step` steps."""
     return step % self.steps_per_epoch == 0 or step == self.total_steps

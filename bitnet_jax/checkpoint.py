@@ -109,7 +109,7 @@ class Checkpoints:
       raise errors.CheckpointError(
         'checkpoint',
         self.path(step),
-        f'cannot be restored ({str(error).splitlines()[0] if str(error) else type(error).__name__})',
+        f'cannot be restored ({next(iter(str(error).splitlines()), type(error).__name__)})',
         'delete this step to fall back on an older one, or take a new --workdir',
       ) from error
 

@@ -22,7 +22,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NoReturn
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections.config_flags import config_flags
 
 from bitnet_jax import errors
@@ -57,6 +57,8 @@ def run(
   flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS['debug'])
 
   def guarded(arguments: list[str]) -> int | None:
+    if not flags.FLAGS['verbosity'].present:
+      logging.set_verbosity(logging.WARNING)  # Orbax tells of every file that it writes.
     if arguments[1:] and not takes_arguments:
       raise errors.ConfigError(
         'argument', arguments[1], 'not a flag of this command', 'see --help for its flags'

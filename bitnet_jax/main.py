@@ -41,15 +41,17 @@ def prepare_workdir(workdir: str) -> None:
 
 def main(_: list[str]) -> int:
   """Validates, then trains."""
-  for name, flag in (('config', _CONFIG), ('workdir', _WORKDIR)):
-    if not flag.value:
-      raise errors.ConfigError(name, '', 'required', f'give --{name}=...')
-  config_lib.validate(_CONFIG.value)
-  prepare_workdir(_WORKDIR.value)
+  config, workdir = _CONFIG.value, _WORKDIR.value
+  if not config:
+    raise errors.ConfigError('config', '', 'required', 'give --config=configs/NAME.py')
+  if not workdir:
+    raise errors.ConfigError('workdir', '', 'required', 'give --workdir=DIRECTORY')
+  config_lib.validate(config)
+  prepare_workdir(workdir)
 
   from bitnet_jax import train  # Loads JAX, which a faulty configuration need not wait for.
 
-  result = train.train(_CONFIG.value, _WORKDIR.value)
+  result = train.train(config, workdir)
   print(
     f'test error {result["error"]:.2%} ({result["correct"]}/{result["count"]} right), '
     f'{result["train_seconds"]:.0f} s of training, checkpoint {result["checkpoint"]}'

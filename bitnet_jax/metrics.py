@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-import optax
 
-Sums = dict[str, jax.Array]
+Sums = dict[str, Any]  # of scalars: jax.Array, or np.ndarray before the first step
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -19,7 +20,9 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
   Returns:
     `[batch]`, float32.
   """
-  return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
+  # optax's form subtracts logits after the sum of exponentials, and so rounds where they are large.
+  log_shares = jax.nn.log_softmax(logits.astype(jnp.float32))
+  return -jnp.take_along_axis(log_shares, labels[:, None], axis=-1)[:, 0]
 
 
 def in_top_k(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:

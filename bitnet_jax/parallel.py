@@ -43,6 +43,8 @@ def map_devices(
 
   def checked(*arguments: Tree) -> Tree:
     for leaf in jax.tree.leaves(arguments):
+      if not np.ndim(leaf):
+        raise ValueError(f'no leading dimension in {leaf!r} on {num_devices} devices')
       if leaf.shape[0] != num_devices:
         raise ValueError(f'leading dimension {leaf.shape[0]} on {num_devices} devices')
     return mapped(*arguments)

@@ -70,6 +70,20 @@ class Recorder:
     """Starts the clock again after an evaluation or a save."""
     self._since = time.monotonic()
 
+  def evaluated(self, step: int, values: dict[str, float]) -> None:
+    """Logs the result of an evaluation after `step` steps."""
+    self._writer.write('eval', step, {'epoch': step / self._plan.steps_per_epoch, **values})
+    self._progress.evaluated(step, values)
+
+  def line(self, text: str) -> None:
+    """Prints a line."""
+    self._progress.line(text)
+
+  def close(self) -> None:
+    """Flushes the metrics and leaves the bar as it is."""
+    self._progress.close()
+    self._writer.close()
+
   def _finish(self, step: int, report: Tree) -> None:
     jax.block_until_ready(report)
     now = time.monotonic()

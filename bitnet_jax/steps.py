@@ -39,7 +39,7 @@ class TrainState:
     epoch_sums: sums over the steps of the epoch so far.
   """
 
-  step: jax.Array
+  step: Any
   params: Tree
   batch_stats: Tree
   opt_state: Tree
@@ -71,8 +71,6 @@ def create_state(
     image_shape: (height, width, channels).
   """
   with jax.default_device(jax.local_devices(backend='cpu')[0]):
-    # A seed alone, not a typed key, is the argument: keys of another generator than the default
-    # one cannot be made outside.
     def init() -> Tree:
       return model.init(jax.random.key(seed, impl='rbg'), jnp.zeros((1, *image_shape)))
 
@@ -178,7 +176,7 @@ def make_eval_step(
 
   def eval_step(variables: Tree, inputs: Tree, carry: Tree) -> Tree:
     batch = fetch_batch(inputs, carry['batch'])
-    logits = model.apply(variables, normalize(batch['image']), train=False)
+    logits: Any = model.apply(variables, normalize(batch['image']), train=False)
     sums = parallel.sum_over_devices(metrics.batch_sums(logits, batch['label'], batch['mask']))
     total = jax.tree.map(jnp.add, carry['sums'], sums)
     return {'batch': carry['batch'] + 1, 'sums': total}

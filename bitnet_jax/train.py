@@ -54,21 +54,9 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
   )
   state, seconds = restore(checkpoints, config, state)
   start = int(state.step)
-  writer = MetricWriter(workdir, resume_step=start, tensorboard=config.log.tensorboard)
-  progress = Progress(
-    step=start, total_steps=plan.total_steps, steps_per_epoch=plan.steps_per_epoch
-  )
+  recorder = make_recorder(config, workdir, plan, step=start, seconds=seconds)
   if start:
-    progress.line(f'resumed from step {start}, {checkpoints.path(start)}')
-  recorder = Recorder(
-    writer,
-    progress,
-    plan,
-    global_batch_size=config.global_batch_size,
-    log_every_steps=config.log.every_steps,
-    seconds=seconds,
-  )
-
+    recorder.line(f'resumed from step {start}, {checkpoints.path(start)}')
   train_step = parallel.map_devices(
     steps.make_train_step(
       model,
@@ -89,25 +77,20 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
     mean=config.data.mean,
     std=config.data.std,
   )
-  place_order = order_placer(config, train_set)
-  inputs = parallel.replicate({'image': train_set.image, 'label': train_set.label})
+  inputs_of = resident_inputs(config, train_set, plan)
   state = parallel.replicate(state)
   result: dict[str, float] = {}
 
   for step in range(start + 1, plan.total_steps + 1):
-    if step == start + 1 or (step - 1) % plan.steps_per_epoch == 0:
-      inputs['order'] = place_order((step - 1) // plan.steps_per_epoch)
-    state, report = train_step(state, inputs)
+    state, report = train_step(state, inputs_of(step))
     recorder.add(step, report)
-
     evaluates = plan.is_due(step, config.eval.every_epochs)
     saves = is_save_due(config, plan, step)
     if evaluates or saves:
       recorder.drain()
     if evaluates:
-      result = run_evaluation({'params': state.params, 'batch_stats': state.batch_stats})
-      writer.write('eval', step, {'epoch': step / plan.steps_per_epoch, **result})
-      progress.evaluated(step, result)
+      result = run_evaluation(variables_of(state))
+      recorder.evaluated(step, result)
     if saves:
       record = {'config': config.to_dict(), 'seconds': recorder.seconds}
       error = result['error'] if evaluates else None
@@ -115,12 +98,34 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
     if evaluates or saves:
       recorder.resume()
 
-  if not result:  # The run was over before this process began.
-    result = run_evaluation({'params': state.params, 'batch_stats': state.batch_stats})
+  result = result or run_evaluation(variables_of(state))  # The run was over before this process.
   checkpoints.close()
-  progress.close()
-  writer.close()
+  recorder.close()
   return write_result(config, workdir, plan, result, recorder.seconds, checkpoints)
+
+
+def variables_of(state: steps.TrainState) -> Tree:
+  """What the network is applied with."""
+  return {'params': state.params, 'batch_stats': state.batch_stats}
+
+
+def make_recorder(
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  plan: assemble.Plan,
+  *,
+  step: int,
+  seconds: float,
+) -> Recorder:
+  """The recorder of a run that has taken `step` steps in `seconds`."""
+  return Recorder(
+    MetricWriter(workdir, resume_step=step, tensorboard=config.log.tensorboard),
+    Progress(step=step, total_steps=plan.total_steps, steps_per_epoch=plan.steps_per_epoch),
+    plan,
+    global_batch_size=config.global_batch_size,
+    log_every_steps=config.log.every_steps,
+    seconds=seconds,
+  )
 
 
 def is_save_due(config: ml_collections.ConfigDict, plan: assemble.Plan, step: int) -> bool:
@@ -143,17 +148,28 @@ def make_augment(config: ml_collections.ConfigDict) -> steps.AugmentBatch:
   return augment_batch
 
 
-def order_placer(
-  config: ml_collections.ConfigDict, train_set: Arrays
-) -> Callable[[int], jax.Array]:
-  """Returns a function that puts the order of an epoch, counted from 0, on the devices."""
+def resident_inputs(
+  config: ml_collections.ConfigDict, train_set: Arrays, plan: assemble.Plan
+) -> Callable[[int], Tree]:
+  """Puts a training split on the devices.
 
-  def place(epoch: int) -> jax.Array:
-    permutation = order.epoch_order(config.seed, epoch, len(train_set.label))
-    batches = resident.training_order(permutation, config.global_batch_size, jax.device_count())
-    return parallel.scatter(batches)
+  Returns:
+    `inputs_of(step)`, what the step that is the `step`-th, counted from 1, is given. The order of
+    an epoch is put on the devices at its first step; nothing else is transferred.
+  """
+  inputs = parallel.replicate({'image': train_set.image, 'label': train_set.label})
+  placed = -1
 
-  return place
+  def inputs_of(step: int) -> Tree:
+    nonlocal placed
+    epoch = (step - 1) // plan.steps_per_epoch
+    if epoch != placed:
+      permutation = order.epoch_order(config.seed, epoch, len(train_set.label))
+      batches = resident.training_order(permutation, config.global_batch_size, jax.device_count())
+      inputs['order'], placed = parallel.scatter(batches), epoch
+    return inputs
+
+  return inputs_of
 
 
 def describe_run(

@@ -1,8 +1,9 @@
-"""BitNet-34 on ILSVRC12 with the paper's recipe: Table 3 and 4.
+"""BitNet-34 on ILSVRC12 with the paper's recipe: Tables 3 and 4.
 
-Command: python -m bitnet_jax.main --config=configs/imagenet_bitnet34.py --workdir=runs/imagenet_bitnet34
-Hardware, time and error of ours: not run. The paper: 25.46 / 23.77 % top-1 error (one crop / ten crops)
-on 8 GPUs, hence the batch norm group of 32.
+Command:
+  python -m bitnet_jax.main --config=configs/imagenet_bitnet34.py --workdir=runs/imagenet_bitnet34
+Hardware, time and error of ours: not run. The paper: 25.46 / 23.77 % top-1 error (one crop / ten
+crops) on 8 GPUs, hence the batch norm group of 32.
 """
 
 from bitnet_jax.config import default_config
