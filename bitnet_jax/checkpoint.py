@@ -26,6 +26,16 @@ def _accuracy(metrics: dict[str, float]) -> float:
   return -metrics['error']
 
 
+def _shapes(tree: Tree) -> dict[str, str]:
+  """'float32[3,3,16,64]' by the path of each array."""
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return {jax.tree_util.keystr(path): _shape(np.asarray(leaf)) for path, leaf in leaves}
+
+
+def _shape(array: np.ndarray) -> str:
+  return f'{array.dtype}[{",".join(map(str, array.shape))}]'
+
+
 class Checkpoints:
   """The checkpoints of a work directory.
 
@@ -65,7 +75,10 @@ class Checkpoints:
     """
     if step in self._manager.all_steps():
       return
-    items = ocp.args.Composite(state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record))
+    items = ocp.args.Composite(
+      state=ocp.args.StandardSave(state),
+      record=ocp.args.JsonSave({'run': record, 'shapes': _shapes(state)}),
+    )
     metric = error if error is not None and np.isfinite(error) else NOT_EVALUATED
     self._manager.save(step, args=items, metrics={'error': float(metric)}, force=True)
 
@@ -83,7 +96,7 @@ class Checkpoints:
 
   def read_record(self, step: int) -> dict[str, Any]:
     """The JSON record of a step."""
-    return self._restore(step, ocp.args.Composite(record=ocp.args.JsonRestore()))['record']
+    return self._read(step)['run']
 
   def restore(self, step: int, template: Tree) -> Tree:
     """The state of a step.
@@ -98,9 +111,21 @@ class Checkpoints:
     Raises:
       CheckpointError: it cannot be read, or its shapes differ from the template's.
     """
-    shapes = jax.tree.map(lambda x: np.zeros(np.shape(x), np.asarray(x).dtype), template)
-    items = ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
-    return self._restore(step, items)['state']
+    # Orbax fills an array of another shape than the stored one without a word.
+    stored, wanted = self._read(step)['shapes'], _shapes(template)
+    for name in [*wanted, *stored]:
+      if stored.get(name) != wanted.get(name):
+        raise errors.CheckpointError(
+          f'checkpoint {self.path(step)} {name}',
+          stored.get(name, 'absent'),
+          f'the network has {wanted.get(name, "no such array")}',
+          'restore the configuration it was trained with, or take a new --workdir',
+        )
+    zeros = jax.tree.map(lambda x: np.zeros(np.shape(x), np.asarray(x).dtype), template)
+    return self._restore(step, ocp.args.Composite(state=ocp.args.StandardRestore(zeros)))['state']
+
+  def _read(self, step: int) -> dict[str, Any]:
+    return self._restore(step, ocp.args.Composite(record=ocp.args.JsonRestore()))['record']
 
   def _restore(self, step: int, items: ocp.args.Composite) -> Any:
     try:

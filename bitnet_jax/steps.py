@@ -133,7 +133,7 @@ def make_train_step(
 
     sums = parallel.sum_over_devices(metrics.batch_sums(logits, labels, batch['mask']))
     # Of the loss alone, before weight decay: what Figure 2 averages over an epoch.
-    sums['stem_gradient_norm'] = optax.global_norm(grads['stem_conv'])
+    sums['stem_gradient_norm'] = optax.tree.norm(grads['stem_conv'])
     sums['steps'] = jnp.ones((), jnp.float32)
     interval_sums = _add_since(state.interval_sums, sums, state.step % log_every_steps == 0)
     epoch_sums = _add_since(state.epoch_sums, sums, state.step % steps_per_epoch == 0)

@@ -1,0 +1,115 @@
+"""Imports point one way, pmap has one room, and nothing loads TensorFlow."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+from absl.testing import absltest, parameterized
+
+ROOT = pathlib.Path(__file__).parent.parent
+PACKAGE = ROOT / 'bitnet_jax'
+
+# What a room may import of the others, itself left out; rooms not named here are commands.
+MAY_IMPORT = {
+  'errors': set(),
+  'cli': {'errors'},
+  'config': {'errors'},
+  'models': set(),
+  'data': {'errors'},
+  'optim': set(),
+  'metrics': set(),
+  'parallel': set(),
+  'records': set(),
+  'metric_writer': set(),
+  'progress': set(),
+  'checkpoint': {'errors'},
+  'assemble': {'errors', 'config', 'models', 'data', 'optim'},
+  'steps': {'metrics', 'parallel'},
+  'recorder': {'assemble', 'metrics', 'parallel', 'metric_writer', 'progress'},
+}
+# Nobody but itself imports these.
+LEAVES = ('analysis', 'main', 'train')
+
+
+def sources():
+  return sorted(PACKAGE.rglob('*.py'))
+
+
+def room(path):
+  return path.relative_to(PACKAGE).parts[0].removesuffix('.py')
+
+
+def imported_rooms(tree):
+  """Rooms of this package that a module imports, anywhere in it."""
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Import):
+      names = [alias.name for alias in node.names]
+    elif isinstance(node, ast.ImportFrom):
+      names = [f'{node.module}.{alias.name}' for alias in node.names]
+    else:
+      continue
+    for name in names:
+      parts = name.split('.')
+      if parts[0] == 'bitnet_jax' and len(parts) > 1:
+        yield parts[1]
+
+
+class ArchitectureTest(parameterized.TestCase):
+  def test_rooms_import_what_they_may(self):
+    for path in sources():
+      if room(path) in MAY_IMPORT:
+        got = set(imported_rooms(ast.parse(path.read_text()))) - {room(path)}
+        self.assertLessEqual(got, MAY_IMPORT[room(path)], path)
+
+  @parameterized.parameters(*LEAVES)
+  def test_nobody_imports(self, leaf):
+    importers = {
+      room(path) for path in sources() if leaf in imported_rooms(ast.parse(path.read_text()))
+    }
+    allowed = {leaf, 'main'} if leaf == 'train' else {leaf}
+    if leaf == 'analysis':
+      allowed |= {'audit'}
+    self.assertLessEqual(importers, allowed)
+
+  def test_every_room_of_the_table_exists(self):
+    self.assertLessEqual(set(MAY_IMPORT), {room(path) for path in sources()})
+
+  def test_pmap_has_one_room(self):
+    users = {
+      room(path)
+      for path in sources()
+      for node in ast.walk(ast.parse(path.read_text()))
+      if isinstance(node, ast.Attribute) and node.attr == 'pmap'
+    }
+    self.assertEqual(users, {'parallel'})
+
+  def test_main_leaves_arrays_and_optimizers_to_others(self):
+    tree = ast.parse((PACKAGE / 'main.py').read_text())
+    names = {
+      alias.name
+      for node in ast.walk(tree)
+      if isinstance(node, ast.Import | ast.ImportFrom)
+      for alias in node.names
+    }
+    self.assertNoCommonElements(names, {'jax', 'jax.numpy', 'optax'})
+
+  def test_nothing_loads_tensorflow(self):
+    code = (
+      'import sys, bitnet_jax.train, bitnet_jax.main, bitnet_jax.models, bitnet_jax.data.sources\n'
+      'print([m for m in sys.modules if m.split(".")[0] in ("tensorflow", "clu")])'
+    )
+    out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    self.assertEqual(out.stdout.strip(), '[]')
+
+  def test_files_stay_small(self):
+    for path in sources():
+      self.assertLessEqual(len(path.read_text().splitlines()), 400, path)
+    self.assertFalse((PACKAGE / 'utils.py').exists())
+
+  def assertNoCommonElements(self, left, right):  # noqa: N802
+    self.assertEqual(set(left) & set(right), set())
+
+
+if __name__ == '__main__':
+  absltest.main()
