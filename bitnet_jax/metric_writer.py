@@ -68,7 +68,11 @@ class MetricWriter:
   def _open_events(self, workdir: str, resume_step: int) -> None:
     folder = str(pathlib.Path(workdir) / 'tensorboard')
     purge_step = resume_step + 1 if resume_step else None
-    self._events = SummaryWriter(folder, purge_step=purge_step, flush_secs=10)
+    # Two files of the same second would otherwise bear the same name.
+    suffix = f'.{resume_step}'
+    self._events = SummaryWriter(
+      folder, purge_step=purge_step, flush_secs=10, filename_suffix=suffix
+    )
 
   def _append(self, row: dict[str, Any]) -> None:
     with self._path.open('a') as file:

@@ -92,7 +92,7 @@ class ArchitectureTest(parameterized.TestCase):
       if isinstance(node, ast.Import | ast.ImportFrom)
       for alias in node.names
     }
-    self.assertNoCommonElements(names, {'jax', 'jax.numpy', 'optax'})
+    self.assertEqual(names & {'jax', 'jax.numpy', 'optax'}, set())
 
   def test_nothing_loads_tensorflow(self):
     code = (
@@ -106,9 +106,6 @@ class ArchitectureTest(parameterized.TestCase):
     for path in sources():
       self.assertLessEqual(len(path.read_text().splitlines()), 400, path)
     self.assertFalse((PACKAGE / 'utils.py').exists())
-
-  def assertNoCommonElements(self, left, right):  # noqa: N802
-    self.assertEqual(set(left) & set(right), set())
 
 
 if __name__ == '__main__':

@@ -1,0 +1,74 @@
+"""Metrics as programs and TensorBoard read them back."""
+
+import contextlib
+import io
+import json
+import os
+import pathlib
+
+from absl.testing import absltest
+from tensorboard.backend.event_processing import event_accumulator
+
+from bitnet_jax import metric_writer
+
+
+class MetricWriterTest(absltest.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.workdir = self.create_tempdir().full_path
+
+  def open(self, resume_step=0, tensorboard=True):
+    writer = metric_writer.MetricWriter(
+      self.workdir, resume_step=resume_step, tensorboard=tensorboard
+    )
+    self.addCleanup(writer.close)
+    return writer
+
+  def rows(self):
+    text = pathlib.Path(self.workdir, 'metrics.jsonl').read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+  def scalars(self, tag):
+    events = event_accumulator.EventAccumulator(os.path.join(self.workdir, 'tensorboard'))
+    events.Reload()
+    return [(event.step, round(event.value, 4)) for event in events.Scalars(tag)]
+
+  def test_rows_and_events(self):
+    writer = self.open()
+    writer.write('train', 1, {'loss': 2.5, 'error': 0.5})
+    writer.write('eval', 2, {'loss': 1.5})
+    writer.close()
+    want = [
+      {'kind': 'train', 'step': 1, 'loss': 2.5, 'error': 0.5},
+      {'kind': 'eval', 'step': 2, 'loss': 1.5},
+    ]
+    self.assertEqual(self.rows(), want)
+    self.assertEqual(self.scalars('train/loss'), [(1, 2.5)])
+    self.assertEqual(self.scalars('eval/loss'), [(2, 1.5)])
+
+  def test_resume_drops_what_lies_after_and_half_a_row(self):
+    writer = self.open()
+    for step in (1, 2, 3, 4):
+      writer.write('train', step, {'loss': float(step)})
+    writer.close()
+    with open(os.path.join(self.workdir, 'metrics.jsonl'), 'a') as file:
+      file.write('{"kind": "train", "st')
+    again = self.open(resume_step=2)
+    self.assertEqual([row['step'] for row in self.rows()], [1, 2])
+    again.write('train', 3, {'loss': 30.0})
+    again.close()
+    self.assertEqual([row['loss'] for row in self.rows()], [1.0, 2.0, 30.0])
+    self.assertEqual(self.scalars('train/loss'), [(1, 1.0), (2, 2.0), (3, 30.0)])
+
+  def test_fault_is_reported_once_and_ends_nothing(self):
+    writer = self.open(tensorboard=False)
+    os.mkdir(os.path.join(self.workdir, 'metrics.jsonl'))
+    with contextlib.redirect_stderr(io.StringIO()) as stderr:
+      writer.write('train', 1, {'loss': 1.0})
+      writer.write('train', 2, {'loss': 1.0})
+    self.assertLen(stderr.getvalue().splitlines(), 1)
+    self.assertIn('metrics are not written', stderr.getvalue())
+
+
+if __name__ == '__main__':
+  absltest.main()

@@ -1,0 +1,52 @@
+"""What a run writes about itself."""
+
+import json
+import os
+import pathlib
+
+import numpy as np
+from absl.testing import absltest
+
+from bitnet_jax import config, records
+
+
+class RecordsTest(absltest.TestCase):
+  def test_parameter_table_counts(self):
+    params = {
+      'stem_conv': {'kernel': np.zeros((3, 3, 1, 16))},
+      'head': {'kernel': np.zeros((16, 10)), 'bias': np.zeros(10)},
+    }
+    lines = records.parameter_table(params).splitlines()
+    self.assertEqual(lines[0].split(), ['stem_conv', '144', '3x3x1x16'])
+    self.assertEqual(lines[1].split(), ['head', '170', '16x10'])
+    self.assertEqual(lines[2].split(), ['parameters', '314'])
+
+  def test_config_goes_round(self):
+    workdir = self.create_tempdir().full_path
+    written = config.default_config()
+    records.write_run(workdir, written, {'total_steps': 7})
+    again = config.default_config()
+    again.update(json.loads(pathlib.Path(workdir, 'config.json').read_text()))
+    self.assertEqual(again.to_dict(), written.to_dict())
+    run = json.loads(pathlib.Path(workdir, 'run.json').read_text())
+    self.assertEqual(run['derived'], {'total_steps': 7})
+    self.assertEqual(run['num_devices'], 8)
+    self.assertEqual(run['platform'], 'cpu')
+    self.assertNoCredentials(run)
+
+  def test_json_is_replaced_whole(self):
+    workdir = self.create_tempdir().full_path
+    path = os.path.join(workdir, 'result.json')
+    records.write_json(path, {'error': 0.5})
+    with self.assertRaises(ValueError):
+      loop = []
+      loop.append(loop)
+      records.write_json(path, loop)
+    self.assertEqual(json.loads(pathlib.Path(path).read_text()), {'error': 0.5})
+
+  def assertNoCredentials(self, record):
+    self.assertFalse({'env', 'environ', 'environment'} & set(record))
+
+
+if __name__ == '__main__':
+  absltest.main()
