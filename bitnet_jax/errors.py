@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class UserError(Exception):
   """A fault outside the code, reported as `FIELD=VALUE: problem; remedy`.
@@ -22,6 +24,11 @@ class UserError(Exception):
       remedy: what to do about it, as an order.
     """
     super().__init__(f'{field}={value}: {problem}; {remedy}'.replace('\n', ' '))
+    self._parts = (field, str(value), problem, remedy)
+
+  def __reduce__(self) -> tuple[Any, ...]:
+    # A worker process sends it to the one that reports it.
+    return type(self), self._parts
 
 
 class ConfigError(UserError):
