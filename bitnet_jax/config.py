@@ -48,6 +48,11 @@ FIELDS: tuple[Field, ...] = (
     'num_epochs', 200.0, 'passes over the training split; a fraction stops within one', 0.0, 1e5
   ),
   Field('global_batch_size', 128, 'examples of a step, over all devices', 1, 2**20),
+  Field(
+    'init_from',
+    '',
+    "work directory, or one of its checkpoints, to start from with a new head; '': from scratch",
+  ),
   # Network.
   Field('model.name', 'bitnet', 'network', choices=CIFAR_MODELS + IMAGENET_MODELS),
   Field('model.width', 4, 'd: stages are 16d, 32d, 64d wide (CIFAR networks)', 1, 1024),
@@ -100,6 +105,31 @@ FIELDS: tuple[Field, ...] = (
     255.0,
   ),
   Field('data.std', (63.0, 62.1, 66.7), 'per channel, on the scale 0..255', 1e-3, 255.0),
+  Field(
+    'data.pipeline',
+    'resident',
+    'resident (the split lies on the device) or stream (read and decoded as it goes)',
+    choices=('resident', 'stream'),
+  ),
+  Field(
+    'data.train_crop',
+    'fit',
+    'fit (shorter side to image_size, centre) or random_area (ILSVRC12; stream only)',
+    choices=('fit', 'random_area'),
+  ),
+  Field('data.crop_area', (0.08, 1.0), 'share of the image that random_area takes', 1e-6, 1.0),
+  Field('data.crop_aspect', (0.75, 4 / 3), 'width / height that random_area takes', 1e-3, 1e3),
+  Field('data.antialias', False, 'filter where random_area and eval.resize shrink (Torch: no)'),
+  Field('data.workers', -1, 'processes that decode the stream; -1: one a core; 0: none', -1, 1024),
+  Field('data.timeout_seconds', 120.0, 'longest wait for a batch of the stream', 1.0, 1e5),
+  Field(
+    'data.on_error',
+    'raise',
+    'an image that cannot be read ends the run (raise) or is replaced and counted (skip)',
+    choices=('raise', 'skip'),
+  ),
+  Field('data.max_skipped', 1e-4, 'share of a split that may be skipped before a run ends', 0, 1.0),
+  Field('data.verify', False, 'compare the SHA-256 of every shard with the manifest at the start'),
   # Augmentation, on the device.
   Field('augment.pad', 4, 'pixels padded on each side before the random crop; 0: no crop', 0, 1024),
   Field(
@@ -109,6 +139,16 @@ FIELDS: tuple[Field, ...] = (
     choices=('zeros', 'reflect'),
   ),
   Field('augment.flip', True, 'mirror half of the images left to right'),
+  Field(
+    'augment.jitter',
+    0.0,
+    'brightness, contrast and saturation change by up to this share (0.4 for ILSVRC12)',
+    0.0,
+    1.0,
+  ),
+  Field(
+    'augment.lighting', 0.0, 'deviation of noise along colour components (0.1 there)', 0.0, 10.0
+  ),
   # Optimisation.
   Field('optim.learning_rate', 0.1, 'initial learning rate', 0.0, 1e6),
   Field('optim.schedule', 'step', 'step (the paper) or cosine to zero', choices=('step', 'cosine')),
@@ -127,6 +167,13 @@ FIELDS: tuple[Field, ...] = (
   Field('optim.reset_momentum_at_drop', False, 'clear the momentum at a drop (Wide ResNet code)'),
   # Evaluation, checkpoints, logs.
   Field('eval.batch_size', 500, 'examples of an evaluation step, over all devices', 1, 2**20),
+  Field(
+    'eval.resize',
+    0,
+    'shorter side in pixels before the centre is cropped (256 there); 0: image_size itself',
+    0,
+    8192,
+  ),
   Field('eval.every_epochs', 1, 'epochs between evaluations; 0: at the end alone', 0, 10**5),
   Field(
     'checkpoint.every_steps', 0, 'steps between checkpoints; 0: at the end of epochs', 0, 10**9
@@ -304,7 +351,38 @@ def _check_data(config: ml_collections.ConfigDict) -> None:
     raise errors.ConfigError(
       'config.data.dir', repr(data.dir), 'a folder has no default place', 'name its path'
     )
-  if data.name == 'folder' and not data.image_size:
+  if data.name in ('folder', 'imagenet2012') and not data.image_size:
     raise errors.ConfigError(
-      'config.data.image_size', 0, 'images of a folder vary in size', 'name a side in pixels'
+      'config.data.image_size', 0, f'images of {data.name} vary in size', 'name a side in pixels'
     )
+  _check_stream(config)
+  augment = config.augment
+  for name in ('jitter', 'lighting'):
+    if augment[name] and len(data.mean) == 1:
+      raise errors.ConfigError(
+        f'config.augment.{name}', augment[name], 'grey images have no colour', 'set it to 0'
+      )
+
+
+def _check_stream(config: ml_collections.ConfigDict) -> None:
+  data, resize = config.data, config.eval.resize
+  for name in ('crop_area', 'crop_aspect'):
+    if len(data[name]) != 2 or data[name][0] > data[name][1]:
+      raise errors.ConfigError(
+        f'config.data.{name}', data[name], 'not a range', 'give the least and the greatest'
+      )
+  if resize and resize < data.image_size:
+    raise errors.ConfigError(
+      'config.eval.resize', resize, f'less than data.image_size={data.image_size}', 'raise it'
+    )
+  if data.pipeline == 'stream':
+    return
+  for name, wants_stream in (
+    ('config.data.train_crop', data.train_crop == 'random_area'),
+    ('config.data.name', data.name == 'imagenet2012'),
+    ('config.eval.resize', bool(resize)),
+  ):
+    if wants_stream:
+      value = dict(flatten({'config': config}))[name]
+      remedy = 'set config.data.pipeline=stream'
+      raise errors.ConfigError(name, value, 'not for the resident way', remedy)
