@@ -8,8 +8,7 @@ import dataclasses
 import numpy as np
 
 from bitnet_jax import errors
-from bitnet_jax.data import decode
-from bitnet_jax.data.sources import Example, Source
+from bitnet_jax.data import decode, sources
 
 _EXAMPLES_PER_TASK = 256  # Enough that handing out tasks costs nothing.
 
@@ -30,7 +29,7 @@ class Arrays:
 
 
 def load_arrays(
-  source: Source, image_size: int = 0, workers: int = 4, *, max_bytes: int = 0
+  source: sources.Source, image_size: int = 0, workers: int = 4, *, max_bytes: int = 0
 ) -> Arrays:
   """Decodes a whole split, resizing and cropping images that need it.
 
@@ -67,7 +66,7 @@ def load_arrays(
   def load(start: int) -> None:
     indices = range(start, min(start + _EXAMPLES_PER_TASK, len(source)))
     for index, example in zip(indices, source.__getitems__(indices), strict=True):
-      label[index] = _check_label(example, len(source.class_names))
+      label[index] = sources.check_label(example, len(source.class_names))
       pixels = decode.decode(example.encoded, source.channels, example.key)
       image[index] = decode.fit(pixels, size)
 
@@ -79,10 +78,3 @@ def load_arrays(
     # Nothing to wait for unless a task failed or the user stopped us.
     pool.shutdown(cancel_futures=True)
   return Arrays(image, label, source.class_names)
-
-
-def _check_label(example: Example, num_classes: int) -> int:
-  if not 0 <= example.label < num_classes:
-    problem = f'label {example.label} is not in 0..{num_classes - 1}'
-    raise errors.DataError('image', example.key, problem, 'correct or remove it')
-  return example.label

@@ -14,6 +14,17 @@ import numpy as np
 
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
 
+BRIGHTNESS, CONTRAST, SATURATION = range(3)
+GREY = (0.299, 0.587, 0.114)
+# Of the colours of ILSVRC12, on the scale 0..1; a column is a component (fb.resnet.torch,
+# datasets/imagenet.lua).
+EIGENVALUES = (0.2175, 0.0188, 0.0045)
+EIGENVECTORS = (
+  (-0.5675, 0.7192, 0.4009),
+  (-0.5808, -0.0045, -0.8140),
+  (-0.5836, -0.6948, 0.4203),
+)
+
 
 def example_keys(rng: jax.Array, step: jax.Array, positions: jax.Array) -> jax.Array:
   """One random key for each example.
@@ -65,13 +76,15 @@ def random_crop_flip(
   """
   height, width = images.shape[1:3]
   bits = jax.vmap(lambda key: jax.random.bits(key, (3,), jnp.uint32))(keys)
+  mirrored = (bits[:, 2] & 1) == 1
+  if not pad:  # Without the gather, which is slow on large images.
+    return jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images) if flip else images
   rows = _window(bits[:, 0], pad, height)
   columns = _window(bits[:, 1], pad, width)
   if flip:
-    columns = jnp.where((bits[:, 2] & 1)[:, None] == 1, columns[:, ::-1], columns)
-  if pad:
-    border = ((0, 0), (pad, pad), (pad, pad), (0, 0))
-    images = jnp.pad(images, border, mode='constant' if pad_mode == 'zeros' else 'reflect')
+    columns = jnp.where(mirrored[:, None], columns[:, ::-1], columns)
+  border = ((0, 0), (pad, pad), (pad, pad), (0, 0))
+  images = jnp.pad(images, border, mode='constant' if pad_mode == 'zeros' else 'reflect')
   batch = jnp.arange(images.shape[0])[:, None, None]
   return images[batch, rows[:, :, None], columns[:, None, :]]
 
@@ -82,15 +95,97 @@ def _window(bits: jax.Array, pad: int, size: int) -> jax.Array:
   return offsets[:, None] + jnp.arange(size)
 
 
+def color_transform(
+  images: jax.Array, keys: jax.Array, *, jitter: float, lighting: float
+) -> tuple[jax.Array, jax.Array]:
+  """Random brightness, contrast and saturation in random order, then lighting noise.
+
+  Each of them maps a pixel x to A x + b, and contrast's b, from the image's mean grey, follows
+  from the mean colour: so does all of them together, in one pass over the pixels.
+
+  Args:
+    images: `[batch, height, width, 3]`, on the scale 0..255.
+    keys: `[batch]`.
+    jitter: the three factors are uniform in [1 - jitter, 1 + jitter].
+    lighting: standard deviation of the noise along each principal component of colour.
+
+  Returns:
+    A `[batch, 3, 3]` and b `[batch, 3]`; results may leave 0..255, as they do in Torch.
+
+  Source:
+    Section 4.2; fb.resnet.torch, datasets/transforms.lua, ColorJitter and Lighting.
+  """
+  mean = images.mean(axis=(1, 2), dtype=jnp.float32)
+  with jax.default_matmul_precision('highest'):  # Of 3x3 matrices, so it costs nothing.
+    return jax.vmap(lambda m, k: _color_transform_of_one(m, k, jitter, lighting))(mean, keys)
+
+
+def _color_transform_of_one(
+  mean: jax.Array, key: jax.Array, jitter: float, lighting: float
+) -> tuple[jax.Array, jax.Array]:
+  # The key itself gives crop and flip.
+  order_key, factor_key, noise_key = jax.random.split(jax.random.fold_in(key, 1), 3)
+  order = jax.random.permutation(order_key, 3)
+  factors = 1.0 + jitter * jax.random.uniform(factor_key, (3,), minval=-1.0, maxval=1.0)
+  grey = jnp.asarray(GREY, jnp.float32)
+  matrix, offset = jnp.eye(3), jnp.zeros(3)
+  for place in range(3):
+    kind, factor = order[place], factors[order[place]]
+    mean_grey = grey @ (matrix @ mean + offset)
+    # Brightness blends with black, contrast with the image's mean grey, saturation with each
+    # pixel's own grey.
+    own_grey = jnp.where(kind == SATURATION, 1.0 - factor, 0.0)
+    blend = factor * jnp.eye(3) + own_grey * jnp.ones((3, 1)) * grey
+    matrix, offset = blend @ matrix, blend @ offset
+    offset += jnp.where(kind == CONTRAST, (1.0 - factor) * mean_grey, 0.0)
+  noise = lighting * jax.random.normal(noise_key, (3,)) * jnp.asarray(EIGENVALUES, jnp.float32)
+  return matrix, offset + 255.0 * jnp.asarray(EIGENVECTORS, jnp.float32) @ noise
+
+
+def apply_color(images: jax.Array, matrix: jax.Array, offset: jax.Array) -> jax.Array:
+  """A x + b of every pixel: `[batch, height, width, 3]`, `[batch, 3, 3]`, `[batch, 3]`."""
+  images = images.astype(jnp.float32)
+  rows = matrix[:, None, None]  # Sums of products, not a matmul, which accelerators round.
+  mixed = sum(images[..., i : i + 1] * rows[..., i] for i in range(3))
+  return mixed + offset[:, None, None]
+
+
 def make_train_augment(
-  *, mean: Sequence[float], std: Sequence[float], pad: int, pad_mode: str, flip: bool
+  *,
+  mean: Sequence[float],
+  std: Sequence[float],
+  pad: int,
+  pad_mode: str,
+  flip: bool,
+  jitter: float = 0.0,
+  lighting: float = 0.0,
 ) -> Augment:
   """What training does to uint8 images: `augment(images, keys)` gives float32 of the same shape."""
 
   def augment(images: jax.Array, keys: jax.Array) -> jax.Array:
+    if jitter or lighting:
+      color = color_transform(images, keys, jitter=jitter, lighting=lighting)
+      images = apply_color(images, *color)
     images = normalize(images, mean, std)
     if not pad and not flip:
       return images
     return random_crop_flip(images, keys, pad=pad, pad_mode=pad_mode, flip=flip)
 
   return augment
+
+
+def evaluation_views(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
+  """Normalises; crops `[batch, views, ...]` become `[batch * 2 * views, ...]`, each mirrored too.
+
+  Args:
+    images: uint8 `[batch, height, width, channels]`, or `[batch, views, height, width, channels]`.
+    mean: per channel, on the scale 0..255.
+    std: per channel, on the scale 0..255.
+
+  Returns:
+    float32 `[n, height, width, channels]`, the views of an example side by side.
+  """
+  if images.ndim == 5:
+    both = jnp.concatenate([images, images[:, :, :, ::-1]], axis=1)
+    images = both.reshape(-1, *images.shape[2:])
+  return normalize(images, mean, std)

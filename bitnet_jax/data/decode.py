@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 
+import cv2
 import numpy as np
+import simplejpeg
 from PIL import Image, ImageOps
 
 from bitnet_jax import errors
 
 MAX_PIXELS = 89_478_485  # Pillow's own threshold: 256 MB of RGB.
 _ORIENTATION = 0x0112  # The EXIF tag.
+_PLAIN_JPEG = ('YCbCr', 'RGB', 'Gray')  # What libjpeg turns into RGB by itself.
+_APP1, _SCAN = 0xE1, 0xDA  # Second bytes of JPEG markers.
+
+cv2.setNumThreads(1)  # Worker processes share the work, an image is too small to be shared.
 
 # Above MAX_PIXELS we raise; Pillow's warning would be a second line before ours.
 warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
@@ -75,6 +82,95 @@ def _to_pixels(image: Image.Image, channels: int) -> np.ndarray:
     image = image.convert('RGB').convert(mode) if image.mode == 'CMYK' else image.convert(mode)
   # A copy: what Pillow exports is read-only.
   return np.array(image, np.uint8).reshape(image.height, image.width, channels)
+
+
+class EncodedImage:
+  """An image whose size is known before its pixels are needed.
+
+  JPEG files of the usual kinds take a fast way: the pixels are those of `decode`, to one level of
+  256, but where much fewer are needed the decoder itself shrinks the image. All others go
+  through `decode` at once.
+
+  Attributes:
+    height: of the whole image, upright.
+    width: of the whole image, upright.
+  """
+
+  def __init__(self, encoded: bytes, channels: int, key: str):
+    """Reads the size.
+
+    Args:
+      encoded: the file's bytes.
+      channels: 1 for grey, 3 for RGB.
+      key: names the image in an error.
+
+    Raises:
+      DataError: see `decode`.
+    """
+    self._encoded, self._channels, self._key = encoded, channels, key
+    self._pixels: np.ndarray | None = None
+    size = _plain_jpeg_size(encoded) if channels == 3 else None
+    if size is None:
+      self._pixels = decode(encoded, channels, key)
+      size = self._pixels.shape[:2]
+    self.height, self.width = size
+
+  def pixels(self, scale: float = 1.0) -> tuple[np.ndarray, int]:
+    """Decodes.
+
+    Args:
+      scale: share of the full height and width that the caller needs at least.
+
+    Returns:
+      uint8 `[height, width, channels]` of the image shrunk by the greatest of 1, 2, 4 and 8 that
+      leaves as much (rounded up), and that number.
+
+    Raises:
+      DataError: see `decode`.
+    """
+    if self._pixels is not None:
+      return self._pixels, 1
+    height, width = math.ceil(self.height * scale), math.ceil(self.width * scale)
+    try:
+      pixels = simplejpeg.decode_jpeg(
+        self._encoded, 'RGB', min_height=height, min_width=width, min_factor=2
+      )
+    except ValueError:  # Damaged; perhaps not beyond what Pillow forgives.
+      pixels = decode(self._encoded, self._channels, self._key)
+    return pixels, round(max(self.height, self.width) / max(pixels.shape[:2]))
+
+
+def _plain_jpeg_size(encoded: bytes) -> tuple[int, int] | None:
+  """Height and width of a JPEG file that needs no conversion and stands upright; else None."""
+  if encoded[:2] != b'\xff\xd8':
+    return None
+  try:
+    height, width, colorspace, _ = simplejpeg.decode_jpeg_header(encoded)
+  except ValueError:
+    return None
+  if colorspace not in _PLAIN_JPEG or height * width > MAX_PIXELS or _may_be_turned(encoded):
+    return None
+  return height, width
+
+
+def _may_be_turned(encoded: bytes) -> bool:
+  if not _has_metadata(encoded):
+    return False
+  try:
+    with Image.open(io.BytesIO(encoded), formats=('JPEG',)) as image:
+      return image.getexif().get(_ORIENTATION, 1) != 1
+  except Exception:  # `decode` says what is wrong.
+    return True
+
+
+def _has_metadata(encoded: bytes) -> bool:
+  """Whether a JPEG file has an APP1 segment (EXIF or XMP) before its pixels."""
+  start = 2
+  while start + 4 <= len(encoded) and encoded[start] == 0xFF and encoded[start + 1] != _SCAN:
+    if encoded[start + 1] == _APP1:
+      return True
+    start += 2 + int.from_bytes(encoded[start + 2 : start + 4])
+  return False
 
 
 def fit(image: np.ndarray, size: int) -> np.ndarray:

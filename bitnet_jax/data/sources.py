@@ -56,6 +56,18 @@ class Source(Protocol):
     """Reads several examples, where they are many much faster than one by one."""
 
 
+def check_label(example: Example, num_classes: int) -> int:
+  """The example's label.
+
+  Raises:
+    DataError: it is out of range.
+  """
+  if not 0 <= example.label < num_classes:
+    problem = f'label {example.label} is not in 0..{num_classes - 1}'
+    raise errors.DataError('image', example.key, problem, 'correct or remove it')
+  return example.label
+
+
 def open_source(name: str, split: str, data_dir: str) -> Source:
   """Opens a split for reading; never builds or downloads one.
 
