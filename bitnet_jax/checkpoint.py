@@ -1,12 +1,17 @@
-"""Checkpoints with Orbax: the newest few and the best, saved in the background.
+"""Checkpoints with Orbax: the newest few and the best, saved in the background, verified.
 
 A step's checkpoint holds the training state and a JSON record (configuration, progress). States
-are NumPy trees, which every process of a run can hold.
+are NumPy trees, which every process of a run can hold. Beside each step lies a SHA-256 manifest,
+`manifests/STEP.json`, written when the step is complete; a step that does not match it is set aside
+in `damaged/` before Orbax opens anything, and the one before it is used.
 """
 
 from __future__ import annotations
 
 import pathlib
+import shutil
+import sys
+import threading
 from typing import Any
 
 import jax
@@ -14,7 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from bitnet_jax import errors
+from bitnet_jax import errors, manifest
 
 Tree = Any
 
@@ -44,14 +49,21 @@ class Checkpoints:
   """
 
   def __init__(self, workdir: str, *, keep_latest: int = 2, keep_best: int = 1):
-    """Opens or makes the directory.
+    """Opens or makes the directory; verifies the newest step and sets aside those that are damaged.
 
     Args:
       workdir: of the run.
       keep_latest: newest checkpoints kept.
       keep_best: checkpoints of least test error kept beside them; 0 for none.
+
+    Raises:
+      CheckpointError: there are steps, and not one of them is whole.
     """
-    self.directory = pathlib.Path(workdir).absolute() / 'checkpoints'
+    self._workdir = pathlib.Path(workdir).absolute()
+    self.directory = self._workdir / 'checkpoints'
+    self._manifests = self._workdir / 'manifests'
+    if jax.process_index() == 0:
+      self._set_damaged_aside()
     policies: list[Any] = [checkpoint_managers.LatestN(keep_latest)]
     if keep_best:
       policies.append(checkpoint_managers.BestN(get_metric_fn=_accuracy, n=keep_best))
@@ -63,27 +75,39 @@ class Checkpoints:
       cleanup_tmp_directories=True,
     )
     self._manager = ocp.CheckpointManager(self.directory, options=options)
+    self._finisher: threading.Thread | None = None
+    self._fault: Exception | None = None
 
   def save(self, step: int, state: Tree, record: dict[str, Any], error: float | None) -> None:
     """Begins to save; returns once the arrays are copied.
 
     Args:
-      step: steps taken; a step that is there already is left alone.
+      step: steps taken; what was saved of that step before is replaced.
       state: tree of NumPy arrays.
       record: JSON object.
       error: test error as a fraction, None if this step was not evaluated.
+
+    Raises:
+      StorageError: this save, or the one before it, could not be written.
     """
-    if step in self._manager.all_steps():
-      return
     items = ocp.args.Composite(
       state=ocp.args.StandardSave(state),
       record=ocp.args.JsonSave({'run': record, 'shapes': _shapes(state)}),
     )
     metric = error if error is not None and np.isfinite(error) else NOT_EVALUATED
-    self._manager.save(step, args=items, metrics={'error': float(metric)}, force=True)
+    self.wait()
+    try:
+      if step in self._manager.all_steps():
+        self._manifest(step).unlink(missing_ok=True)
+        self._manager.delete(step)
+      self._manager.save(step, args=items, metrics={'error': float(metric)}, force=True)
+    except Exception as fault:  # Orbax raises what its storage raised, of many types.
+      raise self._storage_error(fault, state) from fault
+    self._finisher = threading.Thread(target=self._finish, name='finish-checkpoint')
+    self._finisher.start()
 
   def latest_step(self) -> int | None:
-    """The newest step that was saved whole, None if there is none."""
+    """The newest step that is whole, None if there is none."""
     return self._manager.latest_step()
 
   def best_step(self) -> int | None:
@@ -99,7 +123,7 @@ class Checkpoints:
     return self._read(step)['run']
 
   def restore(self, step: int, template: Tree) -> Tree:
-    """The state of a step.
+    """The state of a step, verified.
 
     Args:
       step: one that was saved.
@@ -109,7 +133,7 @@ class Checkpoints:
       A tree of NumPy arrays.
 
     Raises:
-      CheckpointError: it cannot be read, or its shapes differ from the template's.
+      CheckpointError: it is damaged, or its shapes differ from the template's.
     """
     # Orbax fills an array of another shape than the stored one without a word.
     stored, wanted = self._read(step)['shapes'], _shapes(template)
@@ -124,25 +148,110 @@ class Checkpoints:
     zeros = jax.tree.map(lambda x: np.zeros(np.shape(x), np.asarray(x).dtype), template)
     return self._restore(step, ocp.args.Composite(state=ocp.args.StandardRestore(zeros)))['state']
 
+  def wait(self) -> None:
+    """Returns when everything is on disk.
+
+    Raises:
+      StorageError: a save in the background could not be written.
+    """
+    if self._finisher:
+      self._finisher.join()
+    if self._fault:
+      fault, self._fault = self._fault, None
+      raise self._storage_error(fault, {}) from fault
+
+  def close(self) -> None:
+    """Waits, then lets go of the directory; raises as `wait` does."""
+    self.wait()
+    self._manager.close()
+
   def _read(self, step: int) -> dict[str, Any]:
     return self._restore(step, ocp.args.Composite(record=ocp.args.JsonRestore()))['record']
 
   def _restore(self, step: int, items: ocp.args.Composite) -> Any:
+    fault = manifest.problem(self.directory / str(step), self._manifest(step))
+    if fault:
+      raise self._damaged(step, fault)
     try:
       return self._manager.restore(step, args=items)
     except Exception as error:  # Orbax raises bare Exception for damaged files.
+      text = next(iter(str(error).splitlines()), type(error).__name__)
+      raise self._damaged(step, f'it cannot be restored ({text})') from error
+
+  def _damaged(self, step: int, fault: str) -> errors.CheckpointError:
+    remedy = 'run again to fall back on an older step, or take a new --workdir'
+    return errors.CheckpointError('checkpoint', self.path(step), fault, remedy)
+
+  def _storage_error(self, fault: Exception, state: Tree) -> errors.StorageError:
+    text = next(iter(str(fault).splitlines()), type(fault).__name__)[:200]
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    free = shutil.disk_usage(self._workdir).free
+    needs = f'needs {size / 1e6:,.1f} MB, has {free / 1e6:,.1f} MB' if size else text
+    return errors.StorageError(
+      'workdir',
+      self._workdir,
+      f'a checkpoint could not be written: {needs}',
+      'free space, or lower config.checkpoint.keep_latest; steps saved before are whole',
+    )
+
+  def _manifest(self, step: int) -> pathlib.Path:
+    return self._manifests / f'{step}.json'
+
+  def _steps_on_disk(self) -> list[int]:
+    if not self.directory.is_dir():
+      return []
+    names = [path.name for path in self.directory.iterdir() if path.is_dir() or path.is_symlink()]
+    return sorted(int(name) for name in names if name.isascii() and name.isdecimal())
+
+  def _finish(self) -> None:
+    """Runs in a thread of its own: the manifest is written when Orbax is done with the step."""
+    try:
+      self._manager.wait_until_finished()
+      self._write_manifests()
+    except Exception as fault:  # As in `save`; the main thread raises it.
+      self._fault = fault
+
+  def _write_manifests(self) -> None:
+    if jax.process_index() != 0:
+      return
+    steps = self._steps_on_disk()
+    for step in steps:
+      if not self._manifest(step).exists():
+        manifest.write(self.directory / str(step), self._manifest(step))
+    for path in self._manifests.glob('*.json'):
+      if path.stem not in map(str, steps):
+        path.unlink()
+
+  def _set_damaged_aside(self) -> None:
+    steps = self._steps_on_disk()
+    if steps and not any(self._manifest(step).exists() for step in steps):
       raise errors.CheckpointError(
-        'checkpoint',
-        self.path(step),
-        f'cannot be restored ({next(iter(str(error).splitlines()), type(error).__name__)})',
-        'delete this step to fall back on an older one, or take a new --workdir',
-      ) from error
+        'checkpoints',
+        self.directory,
+        'not checkpoints of bitnet_jax: no step has a manifest',
+        'take a new --workdir',
+      )
+    for step in reversed(steps):
+      fault = manifest.problem(self.directory / str(step), self._manifest(step))
+      if not fault:
+        return
+      self._set_aside(step)
+      used = [other for other in steps if other < step]
+      then = f'trying step {used[-1]}' if used else 'none is left'
+      print(f'bitnet_jax: warning: step {step}: {fault}; {then}', file=sys.stderr)
+    if steps:
+      raise errors.CheckpointError(
+        'checkpoints',
+        self.directory,
+        'no step is whole',
+        f'look in {self._workdir / "damaged"}, or take a new --workdir',
+      )
 
-  def wait(self) -> None:
-    """Returns when everything is on disk; raises what a save in the background raised."""
-    self._manager.wait_until_finished()
-
-  def close(self) -> None:
-    """Waits, then lets go of the directory."""
-    self._manager.wait_until_finished()
-    self._manager.close()
+  def _set_aside(self, step: int) -> None:
+    """Moves a step, and its manifest, out of Orbax's sight; nothing is deleted."""
+    folder = self._workdir / 'damaged'
+    folder.mkdir(exist_ok=True)
+    number = len(list(folder.iterdir()))
+    (self.directory / str(step)).rename(folder / f'{number}-step-{step}')
+    if self._manifest(step).exists():
+      self._manifest(step).rename(folder / f'{number}-step-{step}.json')
