@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from bitnet_jax.analysis import counts, networks
-from bitnet_jax.analysis.networks import Network
+from bitnet_jax.analysis import counts
+from bitnet_jax.analysis.networks import (
+  BITNET26,
+  BITNET34,
+  RESNET18,
+  RESNET34,
+  Network,
+  bitnet,
+  wide_resnet,
+)
 
 
 class Claim(NamedTuple):
@@ -28,37 +36,31 @@ class Claim(NamedTuple):
   quantity: str = 'parameters'
 
 
-_WRN4, _WRN10 = networks.wide_resnet(4, 2, 6), networks.wide_resnet(10, 2, 2)
-_WRN10_3, _WRN12 = networks.wide_resnet(10, 2, 3), networks.wide_resnet(12, 2, 4)
+_WRN4, _WRN10 = wide_resnet(4, 2, 6), wide_resnet(10, 2, 2)
+_WRN10_3, _WRN12 = wide_resnet(10, 2, 3), wide_resnet(12, 2, 4)
 _RESNET18_X3 = Network('resnet18b', width_factor=2.0)
 
 CLAIMS = (
-  Claim(
-    '4.1', 'parameter size is only 30 % of the baseline', networks.bitnet(4, 4, 3), _WRN4, '30'
-  ),
-  Claim(
-    '4.1', 'parameter size is only 41 % of the baseline', networks.bitnet(4, 3, 4), _WRN4, '41'
-  ),
-  Claim('4.1', 'only 19 % of the baseline', networks.bitnet(4, 6, 2), _WRN4, '19'),
-  Claim('4.1', 'approximately 56 % of the baseline', networks.bitnet(10, 2, 2), _WRN10, '56'),
-  Claim('4.1', 'only 23 % of the baseline', networks.bitnet(10, 4, 1), _WRN10, '23'),
-  Claim('4.1', 'only 38 % of the baseline', networks.bitnet(10, 3, 2), _WRN10_3, '38'),
-  Claim('abstract', 'only 28 % of the baseline', networks.bitnet(12, 4, 2), _WRN12, '28'),
-  Claim('4.2', 'same parameter size as ResNet-34 B', networks.BITNET34, networks.RESNET34, '100'),
-  Claim('4.2', 'approximately 50 % of ResNet-34 B', networks.BITNET26, networks.RESNET34, '50'),
-  Claim(
-    '4.2', 'same number of parameters as ResNet-18 B', networks.BITNET26, networks.RESNET18, '100'
-  ),
-  Claim('4.2', 'only 50 % of ResNet-18 width x3', networks.BITNET34, _RESNET18_X3, '50'),
+  Claim('4.1', 'parameter size is only 30 % of the baseline', bitnet(4, 4, 3), _WRN4, '30'),
+  Claim('4.1', 'parameter size is only 41 % of the baseline', bitnet(4, 3, 4), _WRN4, '41'),
+  Claim('4.1', 'only 19 % of the baseline', bitnet(4, 6, 2), _WRN4, '19'),
+  Claim('4.1', 'approximately 56 % of the baseline', bitnet(10, 2, 2), _WRN10, '56'),
+  Claim('4.1', 'only 23 % of the baseline', bitnet(10, 4, 1), _WRN10, '23'),
+  Claim('4.1', 'only 38 % of the baseline', bitnet(10, 3, 2), _WRN10_3, '38'),
+  Claim('abstract', 'only 28 % of the baseline', bitnet(12, 4, 2), _WRN12, '28'),
+  Claim('4.2', 'same parameter size as ResNet-34 B', BITNET34, RESNET34, '100'),
+  Claim('4.2', 'approximately 50 % of ResNet-34 B', BITNET26, RESNET34, '50'),
+  Claim('4.2', 'same number of parameters as ResNet-18 B', BITNET26, RESNET18, '100'),
+  Claim('4.2', 'only 50 % of ResNet-18 width x3', BITNET34, _RESNET18_X3, '50'),
   Claim(
     '4.3',
     'a 33 % increase from k=1 to k=2',
-    networks.bitnet(12, 2, 2),
-    networks.bitnet(12, 1, 2),
+    bitnet(12, 2, 2),
+    bitnet(12, 1, 2),
     '133',
   ),
-  Claim('', 'cost of BitNet-34', networks.BITNET34, networks.RESNET34, '', 'multiply_adds'),
-  Claim('', 'cost of BitNet-26', networks.BITNET26, networks.RESNET18, '', 'multiply_adds'),
+  Claim('', 'cost of BitNet-34', BITNET34, RESNET34, '', 'multiply_adds'),
+  Claim('', 'cost of BitNet-26', BITNET26, RESNET18, '', 'multiply_adds'),
 )
 
 

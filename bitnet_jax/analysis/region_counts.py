@@ -1,0 +1,91 @@
+"""How many linear regions randomly drawn networks have, by tree depth: what the figure shows.
+
+    python -m bitnet_jax.analysis.region_counts
+
+counts again and prints the rows of `COUNTS`, in about fifteen minutes on one core; a test counts
+the quickest of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bitnet_jax import cli
+from bitnet_jax.analysis import regions
+from bitnet_jax.models import dense
+
+FAMILIES = {'bitnet': dense.DenseBitBlock, 'conventional': dense.DenseConvenBlock}
+FEATURES, NUM_BLOCKS, NUM_INPUTS = 64, 2, 2
+TREE_DEPTHS = (1, 2, 3, 4, 5, 6)
+SEEDS = (0, 1, 2, 3, 4)
+
+# Family, tree depth: linear regions and activation regions of each seed.
+COUNTS: dict[tuple[str, int], tuple[tuple[int, int], ...]] = {}
+
+
+def create(family: str, tree_depth: int) -> dense.DenseNetwork:
+  """The network of a family, with one output."""
+  return dense.DenseNetwork(FAMILIES[family], FEATURES, tree_depth, NUM_BLOCKS, 1)
+
+
+def shapes(family: str, tree_depth: int) -> Any:
+  """Shapes of its 'params', without drawing them."""
+  model = create(family, tree_depth)
+  image = jax.ShapeDtypeStruct((1, NUM_INPUTS), jnp.float32)
+  return jax.eval_shape(lambda x: model.init(jax.random.key(0), x), image)['params']
+
+
+def parameters(family: str, tree_depth: int) -> int:
+  """Weights and biases of a network."""
+  return sum(leaf.size for leaf in jax.tree.leaves(shapes(family, tree_depth)))
+
+
+def draw(family: str, tree_depth: int, seed: int) -> Any:
+  """Random 'params'.
+
+  Weights are normal with variance 2 / fan in, so that signals keep their size from layer to
+  layer; biases are uniform within 1 / sqrt(fan in), as Torch draws them (the network's own
+  initialisation, with no bias, has every region's border pass through the origin).
+  """
+  stream = np.random.RandomState(seed)  # Its streams are frozen, unlike the newer Generator's.
+
+  def layer(tree: Any) -> Any:
+    if 'kernel' not in tree:
+      return {name: layer(tree[name]) for name in sorted(tree)}
+    fan_in, features = tree['kernel'].shape
+    kernel = stream.standard_normal((fan_in, features)) * np.sqrt(2 / fan_in)
+    bias = stream.uniform(-1, 1, features) / np.sqrt(fan_in)
+    return {'kernel': kernel.astype(np.float32), 'bias': bias.astype(np.float32)}
+
+  return layer(shapes(family, tree_depth))
+
+
+def count(family: str, tree_depth: int, seed: int) -> regions.Count:
+  """Regions of a random network over the square of inputs between -1 and 1."""
+  params = draw(family, tree_depth, seed)
+  return regions.count_on_plane(params, np.zeros(NUM_INPUTS), np.eye(NUM_INPUTS))
+
+
+def count_all() -> Iterator[str]:
+  """Counts everything; yields the rows of `COUNTS` as they stand in this file."""
+  for family in FAMILIES:
+    for tree_depth in TREE_DEPTHS:
+      found = [count(family, tree_depth, seed) for seed in SEEDS]
+      row = tuple((entry.linear, entry.activation) for entry in found)
+      yield f'  ({family!r}, {tree_depth}): {row!r},'
+
+
+def main(argv: Sequence[str]) -> None:
+  """Prints the rows."""
+  del argv
+  for row in count_all():
+    print(row, flush=True)
+
+
+if __name__ == '__main__':
+  cli.run(main)
