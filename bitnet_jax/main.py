@@ -9,34 +9,15 @@ bitnet_jax/config.py.
 
 from __future__ import annotations
 
-import pathlib
-
 from absl import flags
 from ml_collections import config_flags
 
 from bitnet_jax import cli, errors
 from bitnet_jax import config as config_lib
+from bitnet_jax.workdir import Claim
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'File of the configuration.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where the run keeps all it writes.')
-
-
-def prepare_workdir(workdir: str) -> None:
-  """Makes the work directory, with its parents.
-
-  Raises:
-    StorageError: it is no directory, or cannot be written.
-  """
-  path = pathlib.Path(workdir)
-  try:
-    path.mkdir(parents=True, exist_ok=True)
-    probe = path / '.probe'
-    probe.write_text('')
-    probe.unlink()
-  except OSError as error:
-    raise errors.StorageError(
-      'workdir', workdir, error.strerror or str(error), 'name a directory that can be written'
-    ) from error
 
 
 def main(_: list[str]) -> int:
@@ -47,11 +28,10 @@ def main(_: list[str]) -> int:
   if not workdir:
     raise errors.ConfigError('workdir', '', 'required', 'give --workdir=DIRECTORY')
   config_lib.validate(config)
-  prepare_workdir(workdir)
+  with Claim(workdir):
+    from bitnet_jax import train  # Loads JAX, which a faulty configuration need not wait for.
 
-  from bitnet_jax import train  # Loads JAX, which a faulty configuration need not wait for.
-
-  result = train.train(config, workdir)
+    result = train.train(config, workdir)
   print(
     f'test error {result["error"]:.2%} ({result["correct"]}/{result["count"]} right), '
     f'{result["train_seconds"]:.0f} s of training, checkpoint {result["checkpoint"]}'
