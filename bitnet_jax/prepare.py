@@ -2,9 +2,12 @@
 
   python -m bitnet_jax.prepare --dataset=cifar10 --data_dir=DIR [--archive_dir=DIR]
 
-Needs a network for CIFAR only, and only without --archive_dir. Archives are
-checked against their published SHA-256. Safe to interrupt and to run again. A
-folder of images (train/CLASS/*.jpg) needs no preparing.
+The data set is digits, cifar10, cifar100, imagenet2012, or the path of a folder
+of images (train/CLASS/*.jpg), which can also be trained on as it is. Needs a
+network for CIFAR only, and only without --archive_dir; the archives of
+imagenet2012 have to be fetched by hand. Archives are checked against their
+published SHA-256. Safe to interrupt and to run again. --verify compares every
+shard with the manifest that was written beside them.
 """
 
 from __future__ import annotations
@@ -17,10 +20,10 @@ from absl import flags
 from absl import logging as absl_logging
 
 from bitnet_jax import cli
-from bitnet_jax.data import builders, prepared
+from bitnet_jax.data import builders, prepared, shards
 
-_DATASET = flags.DEFINE_enum(
-  'dataset', None, list(builders.BUILDERS), 'Which data set.', required=True
+_DATASET = flags.DEFINE_string(
+  'dataset', None, f'{", ".join(builders.BUILDERS)}, or a folder of images.', required=True
 )
 _DATA_DIR = flags.DEFINE_string(
   'data_dir', '', 'Where to write; empty: $TFDS_DATA_DIR or ~/tensorflow_datasets.'
@@ -28,6 +31,10 @@ _DATA_DIR = flags.DEFINE_string(
 _ARCHIVE_DIR = flags.DEFINE_string(
   'archive_dir', '', 'Where the official archives are; empty: download them.'
 )
+_UNOFFICIAL = flags.DEFINE_boolean(
+  'unofficial', False, 'Take archives of imagenet2012 with other contents, such as a part of it.'
+)
+_VERIFY = flags.DEFINE_boolean('verify', False, 'Compare SHA-256 of all shards with the manifest.')
 
 
 def main(argv: list[str]) -> None:
@@ -37,12 +44,15 @@ def main(argv: list[str]) -> None:
   logging.getLogger('urllib3').setLevel(logging.ERROR)  # It warns at every retry.
   if not sys.stderr.isatty():
     tfds.disable_progress_bar()
-  name = _DATASET.value
-  already = prepared.is_prepared(prepared.make_builder(name, _DATA_DIR.value))
-  path = prepared.prepare(name, _DATA_DIR.value, _ARCHIVE_DIR.value)
-  splits = prepared.open_builder(name, _DATA_DIR.value).info.splits
-  counts = ', '.join(f'{split} {info.num_examples}' for split, info in splits.items())
-  print(f'{name}: {"already prepared" if already else "prepared"} in {path} ({counts})')
+  name, data_dir = _DATASET.value, _DATA_DIR.value
+  there = prepared.is_prepared(prepared.make_builder(name, data_dir))
+  path = prepared.prepare(name, data_dir, _ARCHIVE_DIR.value, unofficial=_UNOFFICIAL.value)
+  builder = prepared.make_builder(name, data_dir)
+  splits = {split: info.num_examples for split, info in builder.info.splits.items()}
+  shards.check(path, splits, hashes=_VERIFY.value)
+  said = ('already ' if there else '') + 'prepared' + (' and verified' if _VERIFY.value else '')
+  counts = ', '.join(f'{split} {count}' for split, count in splits.items())
+  print(f'{builder.name}: {said} in {path} ({counts})')
 
 
 if __name__ == '__main__':

@@ -12,9 +12,7 @@ To add a data set: write its builder and name it in `BUILDERS`.
 from __future__ import annotations
 
 import io
-import pathlib
-import tarfile
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,8 +21,8 @@ from PIL import Image
 from tensorflow_datasets.image_classification import cifar
 
 from bitnet_jax import errors
+from bitnet_jax.data import archives, imagenet
 
-_MAX_MEMBER_BYTES = 1 << 28  # The largest member of either CIFAR archive has 154 MB.
 _DIGITS_TRAIN = 1437  # 80 % of 1,797; writers are not mixed, so most of the test's are unseen.
 
 
@@ -43,50 +41,6 @@ def encode_png(pixels: np.ndarray) -> io.BytesIO:
   return encoded
 
 
-def read_members(archive: str, names: Collection[str]) -> dict[str, bytes]:
-  """Reads regular files out of a tar archive, writing nothing to the disk.
-
-  Args:
-    archive: path of the archive, compressed or not.
-    names: the members to read, by their full names.
-
-  Returns:
-    The contents by name.
-
-  Raises:
-    DataError: the archive is damaged, lacks one of `names`, or holds anything
-      that no data set needs: absolute or `..` paths, links, devices.
-  """
-  found = {}
-  try:
-    with tarfile.open(archive, 'r:*') as tar:
-      for member in tar:
-        _check_member(archive, member)
-        if member.name in names:
-          opened = tar.extractfile(member)
-          found[member.name] = opened.read() if opened else b''
-  except (tarfile.TarError, EOFError, OSError) as error:
-    raise errors.DataError('archive', archive, f'unreadable ({error})', 'fetch it again') from error
-  for name in names:
-    if name not in found:
-      raise errors.DataError('archive', archive, f'has no {name}', 'fetch the binary version')
-  return found
-
-
-def _check_member(archive: str, member: tarfile.TarInfo) -> None:
-  path = pathlib.PurePosixPath(member.name)
-  problem = ''
-  if path.is_absolute() or '..' in path.parts:
-    problem = 'leaves the archive'
-  elif not (member.isfile() or member.isdir()):
-    problem = 'is a link or a device'
-  elif member.size > _MAX_MEMBER_BYTES:
-    problem = f'has {member.size} bytes'
-  if problem:
-    remedy = 'fetch the archive from its official address'
-    raise errors.DataError('archive', archive, f'member {member.name!r} {problem}', remedy)
-
-
 class _CifarFromBinary:
   """Generates CIFAR from the binary archive; mixed into tfds's own builders."""
 
@@ -102,7 +56,7 @@ class _CifarFromBinary:
     layout = self._cifar_info
     archive = str(dl_manager.download(layout.url))
     files = [*layout.label_files, *layout.train_files, *layout.test_files]
-    contents = read_members(archive, [layout.prefix + name for name in files])
+    contents = archives.read_members(archive, [layout.prefix + name for name in files])
     for key, name in zip(layout.label_keys, layout.label_files, strict=True):
       text = contents[layout.prefix + name].decode('utf-8')
       names = [line for line in text.split('\n') if line]
@@ -200,4 +154,5 @@ BUILDERS: dict[str, type[tfds.core.GeneratorBasedBuilder]] = {
   'digits': Digits,
   'cifar10': Cifar10,
   'cifar100': Cifar100,
+  'imagenet2012': imagenet.Imagenet2012,
 }

@@ -15,7 +15,7 @@ from bitnet_jax import errors
 
 MAX_PIXELS = 89_478_485  # Pillow's own threshold: 256 MB of RGB.
 _ORIENTATION = 0x0112  # The EXIF tag.
-_PLAIN_JPEG = ('YCbCr', 'RGB', 'Gray')  # What libjpeg turns into RGB by itself.
+PLAIN_JPEG = ('YCbCr', 'RGB', 'Gray')  # What libjpeg turns into RGB by itself.
 _APP1, _SCAN = 0xE1, 0xDA  # Second bytes of JPEG markers.
 
 cv2.setNumThreads(1)  # Worker processes share the work, an image is too small to be shared.
@@ -109,7 +109,7 @@ class EncodedImage:
     """
     self._encoded, self._channels, self._key = encoded, channels, key
     self._pixels: np.ndarray | None = None
-    size = _plain_jpeg_size(encoded) if channels == 3 else None
+    size = plain_jpeg_size(encoded) if channels == 3 else None
     if size is None:
       self._pixels = decode(encoded, channels, key)
       size = self._pixels.shape[:2]
@@ -140,7 +140,7 @@ class EncodedImage:
     return pixels, round(max(self.height, self.width) / max(pixels.shape[:2]))
 
 
-def _plain_jpeg_size(encoded: bytes) -> tuple[int, int] | None:
+def plain_jpeg_size(encoded: bytes) -> tuple[int, int] | None:
   """Height and width of a JPEG file that needs no conversion and stands upright; else None."""
   if encoded[:2] != b'\xff\xd8':
     return None
@@ -148,7 +148,7 @@ def _plain_jpeg_size(encoded: bytes) -> tuple[int, int] | None:
     height, width, colorspace, _ = simplejpeg.decode_jpeg_header(encoded)
   except ValueError:
     return None
-  if colorspace not in _PLAIN_JPEG or height * width > MAX_PIXELS or _may_be_turned(encoded):
+  if colorspace not in PLAIN_JPEG or height * width > MAX_PIXELS or _may_be_turned(encoded):
     return None
   return height, width
 

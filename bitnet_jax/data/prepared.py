@@ -8,14 +8,16 @@ import os
 import pathlib
 import posixpath
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import requests
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import shuffle
 from tensorflow_datasets.core.download import download_manager
 
 from bitnet_jax import errors
-from bitnet_jax.data import builders
+from bitnet_jax.data import builders, folder_builder, shards
 
 _CONNECT_SECONDS = 10
 
@@ -24,7 +26,7 @@ def make_builder(name: str, data_dir: str) -> Any:
   """The tfds builder of a data set, prepared or not; touches no network.
 
   Args:
-    name: a key of `builders.BUILDERS`.
+    name: a key of `builders.BUILDERS`, or the path of a folder of images.
     data_dir: the tfds directory; '' is tfds's own default (TFDS_DATA_DIR, or
       ~/tensorflow_datasets).
 
@@ -34,10 +36,14 @@ def make_builder(name: str, data_dir: str) -> Any:
   Raises:
     DataError: `name` is unknown.
   """
-  if name not in builders.BUILDERS:
+  if name in builders.BUILDERS:
+    return builders.BUILDERS[name](data_dir=data_dir or None)
+  path = os.path.expanduser(name)
+  if not os.path.isdir(path):
     known = ', '.join(builders.BUILDERS)
-    raise errors.DataError('dataset', name, 'unknown data set', f'choose one of {known}')
-  return builders.BUILDERS[name](data_dir=data_dir or None)
+    remedy = f'choose one of {known}, or name a folder of images'
+    raise errors.DataError('dataset', name, 'unknown data set', remedy)
+  return folder_builder.make(path)(data_dir=data_dir or None)
 
 
 def is_prepared(builder: Any) -> bool:
@@ -47,20 +53,25 @@ def is_prepared(builder: Any) -> bool:
   return (builder.data_path / 'dataset_info.json').exists() and builder.is_prepared()
 
 
-def open_builder(name: str, data_dir: str) -> Any:
-  """The builder of a data set that is prepared.
+def open_builder(name: str, data_dir: str, *, verify: bool = False) -> Any:
+  """The builder of a data set that is prepared and agrees with its manifest.
 
   Args:
-    name: a key of `builders.BUILDERS`.
-    data_dir: as for `make_builder`.
+    name: a key of `builders.BUILDERS`, or 'folder'.
+    data_dir: as for `make_builder`; of 'folder', where `prepare` wrote it (NAME/VERSION).
+    verify: compare the SHA-256 of every shard too.
 
   Returns:
     The builder, whose `as_data_source` works.
 
   Raises:
-    DataError: not prepared, or prepared in a format without random access.
+    DataError: not prepared, prepared in a format without random access, or its shards differ from
+      the manifest.
   """
-  builder = make_builder(name, data_dir)
+  if name == 'folder':
+    builder = tfds.builder_from_directory(os.path.expanduser(data_dir))
+  else:
+    builder = make_builder(name, data_dir)
   root = builder.data_path.parents[1]
   command = f'python -m bitnet_jax.prepare --dataset={name} --data_dir='
   if not is_prepared(builder):
@@ -70,20 +81,26 @@ def open_builder(name: str, data_dir: str) -> Any:
   if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
     problem = f'{name!r} is stored as {builder.info.file_format.value}, not array_record'
     raise errors.DataError('config.data.dir', root, problem, f'run {command}OTHER_DIR')
+  shards.check(str(builder.data_path), _counts(builder), hashes=verify)
   return builder
 
 
-def prepare(name: str, data_dir: str, archive_dir: str = '') -> str:
-  """Writes a data set as ArrayRecord, unless it is there already.
+def _counts(builder: Any) -> dict[str, int]:
+  return {name: split.num_examples for name, split in builder.info.splits.items()}
+
+
+def prepare(name: str, data_dir: str, archive_dir: str = '', *, unofficial: bool = False) -> str:
+  """Writes a data set as ArrayRecord with a manifest, unless it is there already.
 
   tfds writes into a directory of another name and renames it at the end: an
   interrupted run leaves no half data set, and may be run again.
 
   Args:
-    name: a key of `builders.BUILDERS`.
+    name: as for `make_builder`.
     data_dir: as for `make_builder`.
     archive_dir: where the official archives are, under their own names; '' is
       to download them (to DATA_DIR/downloads). Checksums are enforced either way.
+    unofficial: take archives of imagenet2012 with other contents, such as a part of it.
 
   Returns:
     The directory of the data set, `DATA_DIR/NAME/VERSION`.
@@ -93,11 +110,18 @@ def prepare(name: str, data_dir: str, archive_dir: str = '') -> str:
     StorageError: no space, or no directory to write to.
   """
   builder = make_builder(name, data_dir)
-  if is_prepared(builder):
-    return str(builder.data_path)
-  if builder.data_path.exists():
-    problem = 'holds something other than a finished data set'
-    raise errors.DataError('data_dir', builder.data_path, problem, 'remove that directory')
+  if not is_prepared(builder):
+    if builder.data_path.exists():
+      problem = 'holds something other than a finished data set'
+      raise errors.DataError('data_dir', builder.data_path, problem, 'remove that directory')
+    _build(builder, archive_dir, unofficial)
+  path = str(builder.data_path)
+  if not os.path.exists(os.path.join(path, shards.NAME)):
+    shards.write(path, _counts(builder), show=True)
+  return path
+
+
+def _build(builder: Any, archive_dir: str, unofficial: bool) -> None:
   root = builder.data_path.parents[1]
   try:
     root.mkdir(parents=True, exist_ok=True)
@@ -107,6 +131,9 @@ def prepare(name: str, data_dir: str, archive_dir: str = '') -> str:
     ) from error
   for url in builder.archive_urls:
     _check_obtainable(url, archive_dir, pathlib.Path(root))
+  if manual := getattr(builder, 'manual_archives', ()):
+    archive_dir = archive_dir or str(root / 'downloads' / 'manual')
+    _check_manual(builder, manual, archive_dir, unofficial)
   config = tfds.download.DownloadConfig(
     manual_dir=archive_dir or None,
     try_download_gcs=False,
@@ -117,12 +144,32 @@ def prepare(name: str, data_dir: str, archive_dir: str = '') -> str:
       builder.download_and_prepare(download_config=config, file_format='array_record')
   except Exception as error:
     if is_prepared(builder):  # Another process was first.
-      return str(builder.data_path)
-    user_error = _explain(error, name)
+      return
+    user_error = _explain(error, builder.name)
     if user_error is None:
       raise
     raise user_error from error
-  return str(builder.data_path)
+
+
+def _check_manual(builder: Any, names: Sequence[str], archive_dir: str, unofficial: bool) -> None:
+  """Archives that nobody may download for the user: are they there, and the official ones."""
+  official = {posixpath.basename(url): info for url, info in builder.url_infos.items()}
+  paths = [os.path.join(os.path.expanduser(archive_dir), name) for name in names]
+  for path in paths:
+    if not os.path.isfile(path):
+      remedy = 'fetch it from https://image-net.org/download-images and give --archive_dir=DIR'
+      raise errors.DataError('archive_dir', archive_dir, f'no file {path}', remedy)
+  if unofficial:
+    return
+  remedy = 'fetch it again, or give --unofficial for a part of the data set'
+  for path, name in zip(paths, names, strict=True):
+    if (size := os.path.getsize(path)) != official[name].size:
+      problem = f'{size} bytes, the official one has {official[name].size}'
+      raise errors.DataError('archive', path, problem, remedy)
+  for path, name in zip(paths, names, strict=True):
+    if (found := shards.sha256(path, show=True)) != official[name].checksum:
+      problem = f'wrong checksum, expected {official[name].checksum}, got {found}'
+      raise errors.DataError('archive', path, problem, remedy)
 
 
 def _check_obtainable(url: str, archive_dir: str, data_dir: pathlib.Path) -> None:
@@ -164,6 +211,9 @@ def _explain(error: Exception, name: str) -> errors.UserError | None:
       problem = f'wrong checksum, expected {sums[0]}, got {sums[1]}'
       return errors.DataError('archive', found[2], problem, f'fetch {found[1]} again')
     return errors.DataError('archive', name, message, 'fetch it again')
+  if isinstance(error, shuffle.DuplicatedKeysError):
+    problem = 'two images bear the same name'
+    return errors.DataError('archive', name, problem, 'fetch it again')
   if 'Not enough disk space' in message:
     return errors.StorageError('data_dir', name, message, 'free space there')
   if isinstance(error, OSError) and error.errno is not None:

@@ -33,7 +33,7 @@ class Source(Protocol):
   """A split: a sequence of examples that can be pickled.
 
   Attributes:
-    name: 'digits', 'cifar10', 'cifar100' or 'folder'.
+    name: 'digits', 'cifar10', 'cifar100', 'imagenet2012' or 'folder'.
     split: as it was asked for.
     class_names: in the order of the labels.
     channels: 1 (grey) or 3 (RGB).
@@ -68,7 +68,7 @@ def check_label(example: Example, num_classes: int) -> int:
   return example.label
 
 
-def open_source(name: str, split: str, data_dir: str) -> Source:
+def open_source(name: str, split: str, data_dir: str, *, verify: bool = False) -> Source:
   """Opens a split for reading; never builds or downloads one.
 
   Args:
@@ -76,7 +76,9 @@ def open_source(name: str, split: str, data_dir: str) -> Source:
     split: for a folder the name of a sub-directory, or a slice of it
       ('train[:90%]', see `folder.list_images`); else any split that tfds reads
       ('train', 'train[:45000]', 'train[:10%]+test').
-    data_dir: the folder, or tfds's directory ('' is its own default).
+    data_dir: the folder, or tfds's directory ('' is its own default). A folder may also be one
+      that `prepare` has written (NAME/VERSION); its splits are tfds's.
+    verify: compare the SHA-256 of every shard with the manifest.
 
   Returns:
     The source.
@@ -84,16 +86,17 @@ def open_source(name: str, split: str, data_dir: str) -> Source:
   Raises:
     DataError: the data set is not there or not whole, or has no such split.
   """
-  if name == 'folder':
+  is_prepared = os.path.isfile(os.path.join(os.path.expanduser(data_dir), 'dataset_info.json'))
+  if name == 'folder' and not is_prepared:
     return FolderSource(split, data_dir)
-  return TfdsSource(name, split, data_dir)
+  return TfdsSource(name, split, data_dir, verify=verify)
 
 
 class TfdsSource:
   """A split of a prepared tfds data set; see `Source`."""
 
-  def __init__(self, name: str, split: str, data_dir: str):
-    builder = prepared.open_builder(name, data_dir)
+  def __init__(self, name: str, split: str, data_dir: str, *, verify: bool = False):
+    builder = prepared.open_builder(name, data_dir, verify=verify)
     features = builder.info.features
     height, width, channels = features['image'].shape
     self.name = name

@@ -8,6 +8,8 @@ workers and brings their batches back in order.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import dataclasses
 import functools
 import multiprocessing
@@ -15,6 +17,7 @@ import multiprocessing.connection
 import os
 import queue
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -29,6 +32,7 @@ from bitnet_jax.data import crop, order, sources
 Batch = dict[str, np.ndarray]
 
 NONE = -1  # In 'skipped': no example was skipped at this place.
+_QUIET = 'ignore:resource_tracker'
 _BUFFERED = 2  # Batches that wait for the device, beside one in each worker.
 
 
@@ -63,7 +67,7 @@ class TrainingBatches:
     draws = [crop.example_draws(self.seed, step, self.first + i) for i in range(self.count)]
     batch = _read(self.source, indices, self.crop, draws, skip=self.skip)
     for place in np.flatnonzero(batch['skipped'] != NONE):
-      self._replace(batch, place, int(indices[place]), draws[place])
+      self._replace(batch, int(place), int(indices[place]), draws[place])
     return batch
 
   def _replace(self, batch: Batch, place: int, index: int, draws: np.ndarray) -> None:
@@ -104,8 +108,7 @@ class EvaluationBatches:
     start = number % len(self) * self.global_batch_size + self.first
     indices = range(start, min(start + self.count, len(self.source)))
     draws = [np.zeros(crop.DRAWS, np.uint64)] * len(indices)
-    batch = _read(self.source, indices, self.crop, draws, skip=self.skip, room=self.count)
-    return batch
+    return _read(self.source, indices, self.crop, draws, skip=self.skip, room=self.count)
 
 
 @functools.lru_cache(maxsize=2)  # The workers may be in two epochs at once.
@@ -148,6 +151,12 @@ def _read(
   return batch
 
 
+def fetch_batch(inputs: Any, step_in_epoch: Any) -> Any:
+  """What a step takes of what it is handed: all, for the batch is that step's own."""
+  del step_in_epoch
+  return inputs
+
+
 def iterate(
   batches: Callable[[int], Batch], start: int, *, workers: int, timeout_seconds: float
 ) -> Batches:
@@ -169,6 +178,9 @@ def iterate(
     grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
   )
   if workers:
+    # Grain drops what its workers hold when they stop; Python's tracker then frees it, and says so.
+    if _QUIET not in sys.warnoptions:
+      sys.warnoptions.append(_QUIET)
     options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
     dataset = dataset.mp_prefetch(options, worker_init_fn=_start_worker)
   return Batches(iter(dataset), workers, timeout_seconds)
@@ -199,6 +211,7 @@ class Batches(Iterator[Batch]):
     self._stop = threading.Event()
     self._thread = threading.Thread(target=self._run, daemon=True)
     self._thread.start()
+    atexit.register(self.close)  # Before multiprocessing's own, which waits for the workers.
 
   def _run(self) -> None:
     try:
@@ -213,10 +226,9 @@ class Batches(Iterator[Batch]):
 
   def _put(self, item: Any) -> None:
     while not self._stop.is_set():
-      try:
-        return self._queue.put(item, timeout=0.1)
-      except queue.Full:
-        continue
+      with contextlib.suppress(queue.Full):
+        self._queue.put(item, timeout=0.1)
+        return
 
   def __next__(self) -> Batch:
     """The next batch.
@@ -251,6 +263,7 @@ class Batches(Iterator[Batch]):
     Args:
       kill: do not wait for workers that may never answer.
     """
+    atexit.unregister(self.close)
     self._stop.set()
     if not kill:
       self._thread.join(self._timeout)

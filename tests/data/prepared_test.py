@@ -19,7 +19,7 @@ from absl.testing import absltest, parameterized
 from tensorflow_datasets.core.download import checksums
 
 from bitnet_jax import errors
-from bitnet_jax.data import arrays, builders, prepared, sources
+from bitnet_jax.data import archives, arrays, builders, prepared, sources
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 _NAMES = {
@@ -289,7 +289,7 @@ class DownloadTest(CifarTestCase):
   def test_downloads_once(self):
     archive = self.write('cifar10', url=self.url)
     with (
-      mock.patch.object(builders, 'read_members', side_effect=RuntimeError('later')),
+      mock.patch.object(archives, 'read_members', side_effect=RuntimeError('later')),
       self.assertRaisesRegex(RuntimeError, 'later'),
     ):
       prepared.prepare('cifar10', self.data_dir)

@@ -1,0 +1,112 @@
+"""The manifest of a prepared data set: examples of each split, size and SHA-256 of each shard.
+
+`prepare` writes it beside the shards. Sizes and names are compared whenever the set is opened,
+hashes where asked for: `prepare --verify`, `config.data.verify`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Iterable
+from typing import Any
+
+from tqdm import tqdm
+
+from bitnet_jax import errors
+
+NAME = 'manifest.json'
+_BLOCK = 1 << 20
+
+
+def write(directory: str, splits: dict[str, int], *, show: bool = False) -> None:
+  """Hashes all shards and writes the manifest, in one move.
+
+  Args:
+    directory: of the data set's version.
+    splits: examples of each.
+    show: a progress bar.
+  """
+  files = {
+    path.name: {'bytes': path.stat().st_size, 'sha256': sha256(path)}
+    for path in _bar(_shards(directory), show)
+  }
+  content = {'format': 1, 'splits': splits, 'files': files}
+  temporary = pathlib.Path(directory, f'.{NAME}.tmp')
+  temporary.write_text(json.dumps(content, indent=2) + '\n')
+  os.replace(temporary, pathlib.Path(directory, NAME))
+
+
+def check(directory: str, splits: dict[str, int], *, hashes: bool = False) -> None:
+  """Compares a data set with its manifest.
+
+  Args:
+    directory: of the data set's version.
+    splits: examples of each, as tfds says.
+    hashes: read all shards and compare their SHA-256 too.
+
+  Raises:
+    DataError: there is no manifest, or the first difference.
+  """
+  content = read(directory)
+  for split, count in content['splits'].items():
+    if splits.get(split) != count:
+      _fail(directory, f'{split} has {splits.get(split)} examples, the manifest says {count}')
+  for path in _shards(directory):
+    if path.name not in content['files']:
+      _fail(path, 'is not in the manifest')
+  for name, entry in _bar(content['files'].items(), hashes):
+    path = pathlib.Path(directory, name)
+    if not path.is_file():
+      _fail(path, 'is missing')
+    size = path.stat().st_size
+    if size != entry['bytes']:
+      _fail(path, f'has {size} bytes, the manifest says {entry["bytes"]}')
+    if hashes and (found := sha256(path)) != entry['sha256']:
+      _fail(path, f'has SHA-256 {found}, the manifest says {entry["sha256"]}')
+
+
+def read(directory: str) -> dict[str, Any]:
+  """The manifest of a data set.
+
+  Raises:
+    DataError: there is none, or it is damaged.
+  """
+  path = pathlib.Path(directory, NAME)
+  try:
+    content = json.loads(path.read_text())
+    if set(content) != {'format', 'splits', 'files'} or content['format'] != 1:
+      raise ValueError('not a manifest of this version')
+    return content
+  except FileNotFoundError as error:
+    remedy = 'run python -m bitnet_jax.prepare for it once more, which writes it'
+    raise errors.DataError('manifest', path, 'no such file', remedy) from error
+  except (OSError, ValueError, TypeError) as error:
+    remedy = 'delete it and run python -m bitnet_jax.prepare once more'
+    raise errors.DataError('manifest', path, f'cannot be read ({error})', remedy) from error
+
+
+def sha256(path: str | os.PathLike[str], *, show: bool = False) -> str:
+  """SHA-256 of a file, hexadecimal; `show` is for a progress bar on a terminal."""
+  digest = hashlib.sha256()
+  size, name = os.path.getsize(path), os.path.basename(path)
+  bar = tqdm(total=size, desc=name, unit='B', unit_scale=True, disable=None if show else True)
+  with bar, open(path, 'rb') as file:
+    while block := file.read(_BLOCK):
+      digest.update(block)
+      bar.update(len(block))
+  return digest.hexdigest()
+
+
+def _shards(directory: str) -> list[pathlib.Path]:
+  return sorted(pathlib.Path(directory).glob('*.array_record*'))
+
+
+def _bar(items: Iterable[Any], show: bool) -> Iterable[Any]:
+  return tqdm(list(items), desc='SHA-256', unit='shard', disable=None if show else True)
+
+
+def _fail(what: object, problem: str) -> None:
+  raise errors.DataError('file', what, problem, 'remove the data set and prepare it again')
