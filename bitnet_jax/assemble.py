@@ -16,15 +16,15 @@ from bitnet_jax.data import arrays, sources
 MAX_RESIDENT_BYTES = 2 * 2**30
 
 
-def load_split(config: ml_collections.ConfigDict, split: str) -> arrays.Arrays:
-  """Decodes a split of the configured data set into memory.
+def open_split(config: ml_collections.ConfigDict, split: str) -> sources.Source:
+  """Opens a split of the configured data set.
 
   Raises:
-    DataError: it is not prepared, empty, damaged, too large, or has not the channels that
-      `data.mean` is given for.
+    DataError: it is not prepared, empty, damaged, or has not the channels that `data.mean` is
+      given for.
   """
   data = config.data
-  source = sources.open_source(data.name, split, data.dir)
+  source = sources.open_source(data.name, split, data.dir, verify=data.verify)
   if source.channels != len(data.mean):
     raise errors.ConfigError(
       'config.data.mean',
@@ -32,8 +32,20 @@ def load_split(config: ml_collections.ConfigDict, split: str) -> arrays.Arrays:
       f'{data.name} has {source.channels} channel(s)',
       'give one value for each',
     )
+  return source
+
+
+def load_split(config: ml_collections.ConfigDict, split: str) -> arrays.Arrays:
+  """Decodes a split of the configured data set into memory.
+
+  Raises:
+    DataError: as `open_split`, or it is too large.
+  """
   return arrays.load_arrays(
-    source, data.image_size, workers=os.cpu_count() or 1, max_bytes=MAX_RESIDENT_BYTES
+    open_split(config, split),
+    config.data.image_size,
+    workers=os.cpu_count() or 1,
+    max_bytes=MAX_RESIDENT_BYTES,
   )
 
 

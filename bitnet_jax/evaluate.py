@@ -1,63 +1,169 @@
-"""One exact pass over a split: every example counts once, whatever the batch and device count."""
+"""The evaluation command: error of a trained network on any split, with one crop or ten.
+
+python -m bitnet_jax.evaluate --workdir=DIR [--crops=10] [--split=train] [--step=N]
+
+Every example counts once, whatever the batch and the devices. Writes to DIR/evaluation, under
+names that say split, crops and step: a JSON file with loss and top-1 and top-5 error, a CSV with
+the error of each class, and a CSV with how often which class was taken for which.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import csv
+import pathlib
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import flax.linen as nn
-import jax
+import ml_collections
 import numpy as np
+from absl import flags
 
-from bitnet_jax import metrics, parallel, steps
-from bitnet_jax.data import augment, resident
+from bitnet_jax import cli, errors
+from bitnet_jax import config as config_lib
 
 Tree = Any
 
 
-def make_evaluator(
-  model: nn.Module,
-  images: np.ndarray,
-  labels: np.ndarray,
-  *,
-  batch_size: int,
-  mean: Sequence[float],
-  std: Sequence[float],
-) -> Callable[[Tree], dict[str, float]]:
-  """Puts a split on the devices and compiles nothing yet.
+def evaluate(
+  workdir: str, *, split: str = '', crops: int = 1, step: int = 0, **overrides: Any
+) -> dict[str, Any]:
+  """Evaluates a checkpoint of a run and writes what came out.
 
   Args:
-    model: maps images to logits.
-    images: `[examples, height, width, channels]`, uint8.
-    labels: `[examples]`, int32.
-    batch_size: examples of a step, over all devices.
-    mean: per channel, on the scale 0..255.
-    std: per channel, on the scale 0..255.
+    workdir: of the run.
+    split: '' for the run's test split.
+    crops: 1 or 10.
+    step: of the checkpoint; 0 for the newest.
+    **overrides: values of `data_dir`, `batch_size`, `resize` and `workers` other than the run's.
 
   Returns:
-    `evaluate(variables)`, of replicated 'params' and 'batch_stats', which gives 'loss' in nats,
-    'error' and 'error_top5' as fractions, 'correct' and 'count' as whole numbers.
+    What the JSON file holds.
+
+  Raises:
+    UserError: run, data or devices are at fault.
   """
-  order = resident.evaluation_order(len(labels), batch_size, jax.device_count())
-  inputs = {
-    **parallel.replicate({'image': images, 'label': labels}),
-    'order': parallel.scatter(order),
-  }
-  eval_step = parallel.map_devices(
-    steps.make_eval_step(
-      model,
-      fetch_batch=resident.fetch_batch,
-      normalize=lambda batch: augment.normalize(batch, mean, std),
-    ),
-    donate=(2,),
+  import jax
+
+  from bitnet_jax import assemble, evaluation, feeds, parallel, records, trained
+
+  network = trained.load(workdir, step)
+  config = network.config
+  override(config, **overrides)
+  config_lib.validate(config)
+  split = split or config.data.test_split
+  feed = feeds.open_evaluation(config, split, crops=crops)
+  if feed.class_names != network.class_names:
+    problem = f'has {len(feed.class_names)} classes, others than the {len(network.class_names)}'
+    raise errors.DataError('split', split, f'{problem} of the run', 'name the data set of the run')
+  _check_batch(config.eval.batch_size, jax.device_count())
+  model = assemble.make_model(config, len(network.class_names), parallel.AXIS)
+  run = evaluation.make_evaluator(
+    model, feed, mean=config.data.mean, std=config.data.std, by_class=True
   )
+  values = run(parallel.replicate(network.variables))
+  feed.close()
+  counts = {name: values.pop(name) for name in list(values) if np.ndim(values[name])}
+  result = {'split': split, 'crops': crops, 'step': network.step, **values}
+  result['examples'] = feed.num_examples
+  folder = pathlib.Path(workdir) / 'evaluation'
+  folder.mkdir(exist_ok=True)
+  stem = re.sub(r'[^\w.%-]+', '_', f'{split}_{crops}crop_step{network.step}')
+  records.write_json(folder / f'{stem}.json', result)
+  write_csv(folder / f'{stem}_classes.csv', *class_table(network.class_names, counts))
+  write_csv(folder / f'{stem}_confusion.csv', *confusion_table(network.class_names, counts))
+  return {**result, 'file': str(folder / f'{stem}.json')}
 
-  def evaluate(variables: Tree) -> dict[str, float]:
-    carry = parallel.replicate(steps.start_evaluation())
-    for _ in range(order.shape[1]):
-      carry = eval_step(variables, inputs, carry)
-    sums = parallel.read_back(carry['sums'])
-    counts = {'correct': int(sums['correct']), 'count': int(sums['count'])}
-    return {**metrics.summarize(sums), **counts}
 
-  return evaluate
+def override(
+  config: ml_collections.ConfigDict,
+  data_dir: str = '',
+  batch_size: int = 0,
+  resize: int = 0,
+  workers: int = -1,
+) -> None:
+  """Changes what an evaluation may choose; an argument at its default changes nothing."""
+  config.data.dir = data_dir or config.data.dir
+  config.eval.batch_size = batch_size or config.eval.batch_size
+  if resize:
+    config.eval.resize, config.data.pipeline = resize, 'stream'
+  if workers >= 0:
+    config.data.workers = workers
+
+
+def _check_batch(batch_size: int, num_devices: int) -> None:
+  if batch_size % num_devices:
+    problem = f'not divisible by {num_devices} devices'
+    remedy = f'use {max(1, batch_size // num_devices) * num_devices}'
+    raise errors.ConfigError('batch_size', batch_size, problem, remedy)
+
+
+def class_table(
+  class_names: Sequence[str], counts: dict[str, np.ndarray]
+) -> tuple[list[str], Iterable[list[Any]]]:
+  """Header and rows of the error of each class; a class without examples has none."""
+  header = ['class', 'examples', 'error', 'error_top5']
+  rows = []
+  for label, name in enumerate(class_names):
+    count = int(counts['class_count'][label])
+    correct = (counts[key][label] for key in ('class_correct', 'class_correct_top5'))
+    rows.append([name, count, *(1 - int(right) / count if count else '' for right in correct)])
+  return header, rows
+
+
+def confusion_table(
+  class_names: Sequence[str], counts: dict[str, np.ndarray]
+) -> tuple[list[str], Iterable[list[Any]]]:
+  """Header and rows (class, predicted class, how often), without those that never came up."""
+  confusion = counts['confusion']
+  rows = ([class_names[i], class_names[j], int(confusion[i, j])] for i, j in np.argwhere(confusion))
+  return ['class', 'predicted', 'count'], rows
+
+
+def write_csv(path: pathlib.Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+  """Writes a table."""
+  with path.open('w', newline='', encoding='utf-8') as file:
+    writer = csv.writer(file)
+    writer.writerow(header)
+    writer.writerows(rows)
+
+
+def define_flags() -> None:
+  """Defines the command's flags; other commands that import this module have their own."""
+  flags.DEFINE_string('workdir', None, 'Work directory of the run.', required=True)
+  flags.DEFINE_string('split', '', "Split to evaluate; empty: the run's test split.")
+  flags.DEFINE_enum('crops', '1', ['1', '10'], 'Crops whose logits are averaged.')
+  flags.DEFINE_integer('step', 0, 'Step of the checkpoint; 0: the newest.', lower_bound=0)
+  flags.DEFINE_string('data_dir', '', 'Where the data is now; empty: where the run had it.')
+  flags.DEFINE_integer('batch_size', 0, "Examples of a step; 0: the run's.", lower_bound=0)
+  flags.DEFINE_integer(
+    'resize', 0, "Shorter side before cropping, in pixels; 0: the run's.", lower_bound=0
+  )
+  flags.DEFINE_integer('workers', -1, "Processes that decode; -1: the run's.", lower_bound=-1)
+
+
+def main(argv: list[str]) -> int:
+  """Evaluates what the flags name and says what came out."""
+  del argv
+  given = flags.FLAGS
+  result = evaluate(
+    given.workdir,
+    split=given.split,
+    crops=int(given.crops),
+    step=given.step,
+    data_dir=given.data_dir,
+    batch_size=given.batch_size,
+    resize=given.resize,
+    workers=given.workers,
+  )
+  print(
+    f'{result["split"]}, {result["crops"]} crop(s), step {result["step"]}: '
+    f'top-1 error {result["error"]:.2%}, top-5 error {result["error_top5"]:.2%}, '
+    f'loss {result["loss"]:.4f} ({result["count"]} examples); {result["file"]}'
+  )
+  return 0
+
+
+if __name__ == '__main__':
+  define_flags()
+  cli.run(main)

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 
 Sums = dict[str, Any]  # of scalars: jax.Array, or np.ndarray before the first step
 
+CLASS_SUMS = ('class_count', 'class_correct', 'class_correct_top5')
+
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
   """Softmax cross-entropy of each example, in nats.
@@ -55,6 +57,33 @@ def batch_sums(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> Sums:
     'correct': jnp.sum(in_top_k(logits, labels, 1) * mask),
     'correct_top5': jnp.sum(in_top_k(logits, labels, 5) * mask),
     'count': jnp.sum(mask),
+  }
+
+
+def class_sums(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> Sums:
+  """Counts for each class, over the examples that `mask` marks.
+
+  Args:
+    logits: `[batch, classes]`.
+    labels: `[batch]`, int32.
+    mask: `[batch]`, 1 for an example, 0 for padding.
+
+  Returns:
+    `CLASS_SUMS`, `[classes]`, and 'confusion' `[classes, classes]` by label and prediction; int32.
+  """
+  mask = mask.astype(jnp.int32)
+  classes = logits.shape[-1]
+
+  def by_label(values: jax.Array) -> jax.Array:
+    return jnp.zeros(classes, jnp.int32).at[labels].add(values.astype(jnp.int32) * mask)
+
+  predicted = jnp.argmax(logits, axis=-1)
+  correct, correct_top5 = in_top_k(logits, labels, 1), in_top_k(logits, labels, 5)
+  return {
+    'class_count': by_label(jnp.ones_like(mask)),
+    'class_correct': by_label(correct),
+    'class_correct_top5': by_label(correct_top5),
+    'confusion': jnp.zeros((classes, classes), jnp.int32).at[labels, predicted].add(mask),
   }
 
 

@@ -82,6 +82,18 @@ def scatter(tree: Tree) -> Tree:
   return jax.tree.map(put, tree)
 
 
+def place(tree: Tree) -> Tree:
+  """Puts this process's part on its devices: `[batch, ...]` to `[local devices, part, ...]`.
+
+  Raises:
+    ValueError: the first dimension does not divide by the local devices.
+  """
+  local = jax.local_device_count()
+  return jax.tree.map(
+    lambda array: jax.device_put(array.reshape(local, -1, *array.shape[1:]), _sharding()), tree
+  )
+
+
 def read_back(tree: Tree) -> Tree:
   """The first device's copy of replicated arrays, as NumPy arrays that no donation can reach."""
   first = jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)

@@ -71,6 +71,7 @@ def create_state(
     image_shape: (height, width, channels).
   """
   with jax.default_device(jax.local_devices(backend='cpu')[0]):
+
     def init() -> Tree:
       return model.init(jax.random.key(seed, impl='rbg'), jnp.zeros((1, *image_shape)))
 
@@ -167,7 +168,8 @@ def make_eval_step(
   Args:
     model: maps images to logits.
     fetch_batch: picks a batch, this device's part, from what the loop hands over.
-    normalize: turns uint8 images into the network's input.
+    normalize: turns uint8 images into the network's input, one or more views of each side by
+      side, whose logits are averaged.
 
   Returns:
     `eval_step(variables, inputs, carry)`, where carry is what `start_evaluation` gives; it counts
@@ -177,17 +179,25 @@ def make_eval_step(
   def eval_step(variables: Tree, inputs: Tree, carry: Tree) -> Tree:
     batch = fetch_batch(inputs, carry['batch'])
     logits: Any = model.apply(variables, normalize(batch['image']), train=False)
-    sums = parallel.sum_over_devices(metrics.batch_sums(logits, batch['label'], batch['mask']))
-    total = jax.tree.map(jnp.add, carry['sums'], sums)
+    logits = logits.reshape(batch['label'].shape[0], -1, logits.shape[-1]).mean(axis=1)
+    sums = metrics.batch_sums(logits, batch['label'], batch['mask'])
+    if 'confusion' in carry['sums']:
+      sums |= metrics.class_sums(logits, batch['label'], batch['mask'])
+    total = jax.tree.map(jnp.add, carry['sums'], parallel.sum_over_devices(sums))
     return {'batch': carry['batch'] + 1, 'sums': total}
 
   return eval_step
 
 
-def start_evaluation() -> Tree:
-  """The carry of an evaluation that has seen nothing, as NumPy arrays."""
+def start_evaluation(num_classes: int = 0) -> Tree:
+  """The carry of an evaluation that has seen nothing, as NumPy arrays.
+
+  Args:
+    num_classes: classes to count apart; 0 for the sums over all alone.
+  """
   names = ('loss', 'correct', 'correct_top5', 'count')
-  return {
-    'batch': np.zeros((), np.int32),
-    'sums': {name: np.zeros((), np.float32) for name in names},
-  }
+  sums: dict[str, np.ndarray] = {name: np.zeros((), np.float32) for name in names}
+  if num_classes:
+    sums |= {name: np.zeros(num_classes, np.int32) for name in metrics.CLASS_SUMS}
+    sums['confusion'] = np.zeros((num_classes, num_classes), np.int32)
+  return {'batch': np.zeros((), np.int32), 'sums': sums}

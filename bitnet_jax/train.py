@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 
-from bitnet_jax import assemble, errors, evaluate, parallel, records, steps
+from bitnet_jax import assemble, errors, evaluation, feeds, parallel, records, steps, trained
 from bitnet_jax import config as config_lib
 from bitnet_jax.checkpoint import Checkpoints
-from bitnet_jax.data import augment, order, resident
-from bitnet_jax.data.arrays import Arrays
+from bitnet_jax.data import augment
+from bitnet_jax.feeds import Feed
 from bitnet_jax.metric_writer import MetricWriter
 from bitnet_jax.progress import Progress
 from bitnet_jax.recorder import Recorder
@@ -22,7 +22,17 @@ from bitnet_jax.recorder import Recorder
 Tree = Any
 
 # Fields that may differ between a checkpoint and the run that goes on from it.
-FREE_FIELDS = ('num_epochs', 'data.dir', 'data.test_split')
+FREE_FIELDS = (
+  'num_epochs',
+  'init_from',
+  'data.dir',
+  'data.test_split',
+  'data.workers',
+  'data.timeout_seconds',
+  'data.on_error',
+  'data.max_skipped',
+  'data.verify',
+)
 FREE_SECTIONS = ('eval', 'checkpoint', 'log')
 
 
@@ -41,13 +51,13 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
     UserError: configuration, data or checkpoints are at fault.
   """
   config_lib.validate_devices(config, jax.device_count())
-  train_set = assemble.load_split(config, config.data.train_split)
-  test_set = assemble.load_split(config, config.data.test_split)
-  plan = assemble.make_plan(config, len(train_set.label))
-  model = assemble.make_model(config, len(train_set.class_names), parallel.AXIS)
+  train_feed = feeds.open_training(config)
+  test_feed = feeds.open_evaluation(config, config.data.test_split)
+  plan = assemble.make_plan(config, train_feed.num_examples)
+  model = assemble.make_model(config, len(train_feed.class_names), parallel.AXIS)
   optimizer, schedule = assemble.make_optimizer(config, plan)
-  state = steps.create_state(model, optimizer, config.seed, train_set.image.shape[1:])
-  describe_run(config, workdir, plan, state.params, train_set)
+  state = steps.create_state(model, optimizer, config.seed, train_feed.image_shape)
+  describe_run(config, workdir, plan, state.params, train_feed)
 
   checkpoints = Checkpoints(
     workdir, keep_latest=config.checkpoint.keep_latest, keep_best=config.checkpoint.keep_best
@@ -62,27 +72,21 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
       model,
       optimizer,
       schedule,
-      fetch_batch=resident.fetch_batch,
+      fetch_batch=train_feed.fetch_batch,
       augment=make_augment(config),
       steps_per_epoch=plan.steps_per_epoch,
       log_every_steps=config.log.every_steps,
     ),
     donate=(0,),
   )
-  run_evaluation = evaluate.make_evaluator(
-    model,
-    test_set.image,
-    test_set.label,
-    batch_size=config.eval.batch_size,
-    mean=config.data.mean,
-    std=config.data.std,
+  run_evaluation = evaluation.make_evaluator(
+    model, test_feed, mean=config.data.mean, std=config.data.std
   )
-  inputs_of = resident_inputs(config, train_set, plan)
   state = parallel.replicate(state)
   result: dict[str, float] = {}
 
   for step in range(start + 1, plan.total_steps + 1):
-    state, report = train_step(state, inputs_of(step))
+    state, report = train_step(state, train_feed.inputs_of(step - 1))
     recorder.add(step, report)
     evaluates = plan.is_due(step, config.eval.every_epochs)
     saves = is_save_due(config, plan, step)
@@ -99,6 +103,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
       recorder.resume()
 
   result = result or run_evaluation(variables_of(state))  # The run was over before this process.
+  train_feed.close()
+  test_feed.close()
   checkpoints.close()
   recorder.close()
   return write_result(config, workdir, plan, result, recorder.seconds, checkpoints)
@@ -148,45 +154,21 @@ def make_augment(config: ml_collections.ConfigDict) -> steps.AugmentBatch:
   return augment_batch
 
 
-def resident_inputs(
-  config: ml_collections.ConfigDict, train_set: Arrays, plan: assemble.Plan
-) -> Callable[[int], Tree]:
-  """Puts a training split on the devices.
-
-  Returns:
-    `inputs_of(step)`, what the step that is the `step`-th, counted from 1, is given. The order of
-    an epoch is put on the devices at its first step; nothing else is transferred.
-  """
-  inputs = parallel.replicate({'image': train_set.image, 'label': train_set.label})
-  placed = -1
-
-  def inputs_of(step: int) -> Tree:
-    nonlocal placed
-    epoch = (step - 1) // plan.steps_per_epoch
-    if epoch != placed:
-      permutation = order.epoch_order(config.seed, epoch, len(train_set.label))
-      batches = resident.training_order(permutation, config.global_batch_size, jax.device_count())
-      inputs['order'], placed = parallel.scatter(batches), epoch
-    return inputs
-
-  return inputs_of
-
-
 def describe_run(
   config: ml_collections.ConfigDict,
   workdir: str,
   plan: assemble.Plan,
   params: Tree,
-  train_set: Arrays,
+  feed: Feed,
 ) -> None:
   """Prints the configuration and the parameters, and writes the run's records."""
   derived = {
     'steps_per_epoch': plan.steps_per_epoch,
     'total_steps': plan.total_steps,
     'device_batch_size': config.global_batch_size // jax.device_count(),
-    'num_train_examples': len(train_set.label),
-    'class_names': train_set.class_names,
-    'image_shape': train_set.image.shape[1:],
+    'num_train_examples': feed.num_examples,
+    'class_names': feed.class_names,
+    'image_shape': feed.image_shape,
     'parameters': sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params)),
   }
   records.write_run(workdir, config, derived)
@@ -194,7 +176,7 @@ def describe_run(
     print(f'config.{name}={value}')
   print(records.parameter_table(params))
   print(
-    f'{len(train_set.label)} training images, {plan.steps_per_epoch} steps an epoch, '
+    f'{feed.num_examples} training images, {plan.steps_per_epoch} steps an epoch, '
     f'{plan.total_steps} steps on {jax.device_count()} {jax.devices()[0].platform} device(s)',
     flush=True,
   )
@@ -203,13 +185,18 @@ def describe_run(
 def restore(
   checkpoints: Checkpoints, config: ml_collections.ConfigDict, state: steps.TrainState
 ) -> tuple[steps.TrainState, float]:
-  """The newest checkpoint's state and its seconds of training; `state` and 0 if there is none.
+  """The newest checkpoint's state and its seconds of training.
+
+  If there is none: `state`, with what `init_from` names in it, and 0.
 
   Raises:
     CheckpointError: it cannot be read, or belongs to a run that trained otherwise.
   """
   step = checkpoints.latest_step()
   if step is None:
+    if config.init_from:
+      params, batch_stats = trained.transplant(state.params, state.batch_stats, config.init_from)
+      state = dataclasses.replace(state, params=params, batch_stats=batch_stats)
     return state, 0.0
   record = checkpoints.read_record(step)
   before = dict(config_lib.flatten(record['config']))

@@ -1,0 +1,75 @@
+"""One exact pass over a split: every example counts once, whatever the batch and device count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from bitnet_jax import metrics, parallel, steps
+from bitnet_jax.data import augment
+from bitnet_jax.feeds import Feed
+
+Tree = Any
+
+# Batches the host may be ahead of the device: what streams in would else pile up there.
+_RUN_AHEAD = 4
+
+
+def make_evaluator(
+  model: nn.Module,
+  feed: Feed,
+  *,
+  mean: Sequence[float],
+  std: Sequence[float],
+  by_class: bool = False,
+) -> Callable[[Tree], dict[str, Any]]:
+  """Compiles and reads nothing yet.
+
+  Args:
+    model: maps images to logits.
+    feed: of the split, opened for evaluation.
+    mean: per channel, on the scale 0..255.
+    std: per channel, on the scale 0..255.
+    by_class: count for each class too.
+
+  Returns:
+    `evaluate(variables)`, of replicated 'params' and 'batch_stats', which gives 'loss' in nats,
+    'error' and 'error_top5' as fractions, 'correct' and 'count' as whole numbers, and with
+    `by_class` what `metrics.class_sums` gives.
+  """
+  eval_step = parallel.map_devices(
+    steps.make_eval_step(
+      model,
+      fetch_batch=feed.fetch_batch,
+      normalize=lambda images: augment.evaluation_views(images, mean, std),
+    ),
+    donate=(2,),
+  )
+  num_classes = len(feed.class_names) if by_class else 0
+  read = 0  # Batches, over all evaluations: a stream goes round and round.
+
+  def evaluate(variables: Tree) -> dict[str, Any]:
+    nonlocal read
+    carry = parallel.replicate(steps.start_evaluation(num_classes))
+    for number in range(feed.num_batches):
+      carry = eval_step(variables, feed.inputs_of(read), carry)
+      read += 1
+      if number % _RUN_AHEAD == 0:
+        jax.block_until_ready(carry)
+    return summarize(parallel.read_back(carry['sums']))
+
+  return evaluate
+
+
+def summarize(sums: dict[str, np.ndarray]) -> dict[str, Any]:
+  """Means and whole numbers out of the sums of an evaluation."""
+  by_class = {name: value for name, value in sums.items() if np.ndim(value)}
+  counts = {'correct': int(sums['correct']), 'count': int(sums['count'])}
+  return {
+    **metrics.summarize({k: float(sums[k]) for k in sums if k not in by_class}),
+    **counts,
+  } | by_class

@@ -1,0 +1,213 @@
+"""From a configuration to batches on the devices, by the resident way or by the stream.
+
+Both ways meet here: a step is given `feed.inputs_of(step)`, out of which `feed.fetch_batch` makes
+uint8 images with labels and a mask, and what follows does not know which way they came.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from bitnet_jax import assemble, errors, parallel, steps
+from bitnet_jax.data import order, resident, stream
+from bitnet_jax.data.arrays import Arrays
+from bitnet_jax.data.crop import Crop
+from bitnet_jax.data.sources import Source
+
+Tree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Feed:
+  """A split on its way to the devices.
+
+  Attributes:
+    num_examples: of the split.
+    num_batches: of the split; in training whole ones, in evaluation with the padded last one.
+    class_names: in the order of the labels.
+    image_shape: (height, width, channels).
+    fetch_batch: see `steps.FetchBatch`.
+    inputs_of: what the batch with this number, counted from 0, is fetched from. Numbers rise by
+      one from call to call.
+    close: ends what reads ahead.
+  """
+
+  num_examples: int
+  num_batches: int
+  class_names: tuple[str, ...]
+  image_shape: tuple[int, ...]
+  fetch_batch: steps.FetchBatch
+  inputs_of: Callable[[int], Tree]
+  close: Callable[[], None] = lambda: None
+
+
+def open_training(config: ml_collections.ConfigDict) -> Feed:
+  """The training split.
+
+  Raises:
+    UserError: data or configuration are at fault.
+  """
+  split, batch = config.data.train_split, config.global_batch_size
+  if config.data.pipeline == 'resident':
+    arrays = assemble.load_split(config, split)
+    num_batches = len(arrays.label) // batch
+    return _resident(arrays, num_batches, _training_inputs(config, arrays, num_batches))
+  source = assemble.open_split(config, split)
+  crop = Crop(
+    config.data.train_crop,
+    config.data.image_size or source.image_size,
+    antialias=config.data.antialias,
+    area=tuple(config.data.crop_area),
+    aspect=tuple(config.data.crop_aspect),
+  )
+  batches = stream.TrainingBatches(
+    source, config.seed, batch, *_part(batch), crop, skip=config.data.on_error == 'skip'
+  )
+  return _stream(config, source, batches, len(source) // batch, crop)
+
+
+def open_evaluation(config: ml_collections.ConfigDict, split: str, *, crops: int = 1) -> Feed:
+  """A split to evaluate.
+
+  Args:
+    config: validated.
+    split: as `data.test_split`.
+    crops: 1, or 10: centre and corners of the image resized to `eval.resize`, and their mirror
+      images, which `augment.evaluation_views` makes.
+
+  Raises:
+    UserError: data or configuration are at fault.
+  """
+  batch = config.eval.batch_size
+  if config.data.pipeline == 'resident' and crops == 1 and not config.eval.resize:
+    arrays = assemble.load_split(config, split)
+    orders = resident.evaluation_order(len(arrays.label), batch, jax.device_count())
+    inputs = parallel.replicate({'image': arrays.image, 'label': arrays.label})
+    inputs['order'] = parallel.scatter(orders)
+    return _resident(arrays, orders.shape[1], lambda number: inputs)
+  source = assemble.open_split(config, split)
+  size, resize = config.data.image_size or source.image_size, config.eval.resize
+  if crops > 1 and resize <= size:
+    problem = f'ten crops of {size} pixels need a larger image'
+    raise errors.ConfigError('config.eval.resize', resize, problem, f'use {size * 8 // 7}')
+  crop = Crop(
+    'resize' if resize else 'fit',
+    size,
+    resize=resize,
+    views=5 if crops > 1 else 1,
+    antialias=config.data.antialias,
+  )
+  skip = config.data.on_error == 'skip'
+  batches = stream.EvaluationBatches(source, batch, *_part(batch), crop, skip=skip)
+  return _stream(config, source, batches, len(batches), crop)
+
+
+def _part(global_batch_size: int) -> tuple[int, int]:
+  """First position and number of this process's examples in a batch."""
+  count = global_batch_size // jax.process_count()
+  return jax.process_index() * count, count
+
+
+def _resident(arrays: Arrays, num_batches: int, inputs_of: Callable[[int], Tree]) -> Feed:
+  return Feed(
+    num_examples=len(arrays.label),
+    num_batches=num_batches,
+    class_names=arrays.class_names,
+    image_shape=arrays.image.shape[1:],
+    fetch_batch=resident.fetch_batch,
+    inputs_of=inputs_of,
+  )
+
+
+def _training_inputs(
+  config: ml_collections.ConfigDict, arrays: Arrays, steps_per_epoch: int
+) -> Callable[[int], Tree]:
+  """The order of an epoch goes to the devices at its first step; nothing else is transferred."""
+  inputs = parallel.replicate({'image': arrays.image, 'label': arrays.label})
+  placed = -1
+
+  def inputs_of(number: int) -> Tree:
+    nonlocal placed
+    epoch = number // steps_per_epoch
+    if epoch != placed:
+      permutation = order.epoch_order(config.seed, epoch, len(arrays.label))
+      batches = resident.training_order(permutation, config.global_batch_size, jax.device_count())
+      inputs['order'], placed = parallel.scatter(batches), epoch
+    return inputs
+
+  return inputs_of
+
+
+def _stream(
+  config: ml_collections.ConfigDict,
+  source: Source,
+  batches: Callable[[int], stream.Batch],
+  num_batches: int,
+  crop: Crop,
+) -> Feed:
+  reader: stream.Batches | None = None
+  check = _skip_counter(source, config.data.max_skipped)
+
+  def inputs_of(number: int) -> Tree:
+    nonlocal reader
+    if reader is None:  # Workers start when the first batch is known: after a restore.
+      reader = stream.iterate(
+        batches,
+        number,
+        workers=min(num_workers(config), max(num_batches, 1)),
+        timeout_seconds=config.data.timeout_seconds,
+      )
+    batch = next(reader)
+    check(batch.pop('skipped'))
+    return parallel.place(batch)
+
+  return Feed(
+    num_examples=len(source),
+    num_batches=num_batches,
+    class_names=source.class_names,
+    image_shape=(crop.size, crop.size, source.channels),
+    fetch_batch=stream.fetch_batch,
+    inputs_of=inputs_of,
+    close=lambda: reader.close() if reader else None,
+  )
+
+
+def num_workers(config: ml_collections.ConfigDict) -> int:
+  """Processes that decode: as configured, or one for each core that this process may use."""
+  if config.data.workers >= 0:
+    return config.data.workers
+  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def _skip_counter(source: Source, max_skipped: float) -> Callable[[np.ndarray], None]:
+  """A function that counts the examples skipped, each once, and raises where there are too many."""
+  seen: set[int] = set()
+  allowed = math.ceil(max_skipped * len(source))
+
+  def check(skipped: np.ndarray) -> None:
+    for index in skipped[skipped != stream.NONE].tolist():
+      if index in seen:
+        continue
+      seen.add(index)
+      print(f'skipped {_key(source, index)}, which cannot be read', flush=True)
+      if len(seen) > allowed:
+        problem = f'{len(seen)} of {len(source)} cannot be read, the last being this one'
+        remedy = f'repair them or raise config.data.max_skipped={max_skipped:g}'
+        raise errors.DataError('image', _key(source, index), problem, remedy)
+
+  return check
+
+
+def _key(source: Source, index: int) -> str:
+  try:
+    return source[index].key
+  except errors.DataError:
+    return f'{source.split}[{index}]'

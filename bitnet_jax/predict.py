@@ -1,0 +1,108 @@
+"""The prediction command: what a trained network sees in images.
+
+python -m bitnet_jax.predict --workdir=DIR IMAGE... [--csv=F]
+
+Images are JPEG or PNG files, cropped as in the run's evaluation. Prints for each the most probable
+classes; --csv writes them to a file.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+
+from bitnet_jax import cli, errors, evaluate
+
+_TOP = 5
+_BATCH = 32
+
+
+def predict(
+  workdir: str, paths: Sequence[str], *, step: int = 0
+) -> Iterator[tuple[str, list[tuple[str, float]]]]:
+  """Yields (path, [(class, probability), ...]), the most probable class first.
+
+  Args:
+    workdir: of the run.
+    paths: of images.
+    step: of the checkpoint; 0 for the newest.
+
+  Raises:
+    CheckpointError: no such run or checkpoint.
+    DataError: an image cannot be read.
+  """
+  import jax
+
+  from bitnet_jax import assemble, trained
+  from bitnet_jax.data import augment
+
+  network = trained.load(workdir, step)
+  mean, std = network.config.data.mean, network.config.data.std
+  model = assemble.make_model(network.config, len(network.class_names), '')
+
+  @jax.jit
+  def probabilities(images: Any) -> Any:
+    inputs = augment.normalize(images, mean, std)
+    logits: Any = model.apply(network.variables, inputs, train=False)
+    return jax.nn.softmax(logits)
+
+  size = _image_size(workdir, network.config)
+  batch_size = min(_BATCH, len(paths))
+  for start in range(0, len(paths), batch_size):
+    part = paths[start : start + batch_size]
+    images = np.zeros((batch_size, size, size, len(mean)), np.uint8)
+    for place, path in enumerate(part):
+      images[place] = _read(path, network.config, size)
+    for path, row in zip(part, np.asarray(probabilities(images)), strict=False):
+      best = np.argsort(-row, kind='stable')[:_TOP]
+      yield path, [(network.class_names[i], float(row[i])) for i in best]
+
+
+def _image_size(workdir: str, config: Any) -> int:
+  from bitnet_jax import trained
+
+  return config.data.image_size or trained.read_run(workdir)['derived']['image_shape'][0]
+
+
+def _read(path: str, config: Any, size: int) -> np.ndarray:
+  from bitnet_jax.data import crop
+
+  try:
+    encoded = pathlib.Path(path).read_bytes()
+  except OSError as error:
+    raise errors.DataError('image', path, str(error.strerror), 'name an image file') from error
+  resize = config.eval.resize
+  cut = crop.Crop(
+    'resize' if resize else 'fit', size, resize=resize, antialias=config.data.antialias
+  )
+  return cut(encoded, len(config.data.mean), path, np.zeros(crop.DRAWS, np.uint64))
+
+
+def define_flags() -> None:
+  """Defines the command's flags."""
+  flags.DEFINE_string('workdir', None, 'Work directory of the run.', required=True)
+  flags.DEFINE_integer('step', 0, 'Step of the checkpoint; 0: the newest.', lower_bound=0)
+  flags.DEFINE_string('csv', '', 'File to write the predictions to.')
+
+
+def main(argv: list[str]) -> int:
+  """Predicts the classes of the images that the arguments name."""
+  if not argv[1:]:
+    raise app.UsageError('no image is named')
+  rows = []
+  for path, classes in predict(flags.FLAGS.workdir, argv[1:], step=flags.FLAGS.step):
+    print(f'{path}: ' + ', '.join(f'{name} {share:.1%}' for name, share in classes))
+    rows += [[path, rank, name, share] for rank, (name, share) in enumerate(classes, start=1)]
+  if flags.FLAGS.csv:
+    header = ['image', 'rank', 'class', 'probability']
+    evaluate.write_csv(pathlib.Path(flags.FLAGS.csv), header, rows)
+  return 0
+
+
+if __name__ == '__main__':
+  define_flags()
+  cli.run(main, takes_arguments=True)
