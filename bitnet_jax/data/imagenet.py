@@ -16,13 +16,14 @@ from typing import Any
 import simplejpeg
 import tensorflow_datasets as tfds
 from PIL import Image
+from tensorflow_datasets.core.download import checksums
 from tensorflow_datasets.datasets.imagenet2012 import imagenet2012_dataset_builder as official
 
 from bitnet_jax import errors
 from bitnet_jax.data import archives, decode
 
 TRAIN, VALIDATION = 'ILSVRC2012_img_train.tar', 'ILSVRC2012_img_val.tar'
-_LABELS = 'datasets/imagenet2012/validation_labels.txt'  # Of tfds, by the number of the image.
+_FOLDER = 'datasets/imagenet2012'  # Of tfds.
 _VALIDATION_NAME = re.compile(r'ILSVRC2012_val_(\d{8})\.JPEG')
 
 
@@ -51,7 +52,7 @@ def _example(name: str, encoded: bytes, label: str) -> dict[str, Any]:
 
 def validation_labels() -> list[str]:
   """WordNet identifiers of the 50,000 validation images, by their number; tfds ships them."""
-  return tfds.core.tfds_path(_LABELS).read_text().split()
+  return tfds.core.tfds_path(f'{_FOLDER}/validation_labels.txt').read_text().split()
 
 
 with tfds.core.registered.skip_registration():
@@ -60,12 +61,12 @@ with tfds.core.registered.skip_registration():
     """ILSVRC12 (Russakovsky et al. 2015): 1,281,167 and 50,000 photographs in 1,000 classes."""
 
     name = 'imagenet2012'
-    pkg_dir_path = tfds.core.tfds_path('datasets/imagenet2012')  # Its checksums are there.
+    url_infos = checksums.load_url_infos(tfds.core.tfds_path(f'{_FOLDER}/checksums.tsv'))
     archive_urls: tuple[str, ...] = ()  # Behind a registration: nothing can be downloaded.
     manual_archives = (TRAIN, VALIDATION)
 
     def _info(self) -> tfds.core.DatasetInfo:
-      names = tfds.core.tfds_path('datasets/imagenet2012/labels.txt')
+      names = tfds.core.tfds_path(f'{_FOLDER}/labels.txt')
       return tfds.core.DatasetInfo(
         builder=self,
         description='ILSVRC 2012.',

@@ -164,7 +164,7 @@ def _check_manual(builder: Any, names: Sequence[str], archive_dir: str, unoffici
   remedy = 'fetch it again, or give --unofficial for a part of the data set'
   for path, name in zip(paths, names, strict=True):
     if (size := os.path.getsize(path)) != official[name].size:
-      problem = f'{size} bytes, the official one has {official[name].size}'
+      problem = f'{size} bytes, the official one has {int(official[name].size)}'
       raise errors.DataError('archive', path, problem, remedy)
   for path, name in zip(paths, names, strict=True):
     if (found := shards.sha256(path, show=True)) != official[name].checksum:
