@@ -1,0 +1,1 @@
+"""What `python -m bitnet_jax.benchmark` measures, a module each."""

@@ -1,0 +1,190 @@
+"""Speed of the input: decoding and cropping, the stream through its workers, the resident way.
+
+Rates are images for each second of a core's time, of all threads and processes together, so that
+what else runs on the machine matters little; those of the stream are given by the clock too. The
+ways of decoding take turns within one run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import multiprocessing
+import os
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from bitnet_jax.data import archives, augment, crop, decode, resident, stream
+from bitnet_jax.data.sources import Example
+
+SIZE = 224
+_BATCH = 50
+_ROUNDS = 5
+_TICKS = os.sysconf('SC_CLK_TCK')
+
+
+@dataclasses.dataclass(frozen=True)
+class MemorySource:
+  """Encoded images in memory; see `sources.Source`."""
+
+  encoded: tuple[bytes, ...]
+  name: str = 'memory'
+  split: str = 'train'
+  class_names: tuple[str, ...] = ('any',)
+  channels: int = 3
+  image_size: int = 0
+
+  def __len__(self) -> int:
+    return len(self.encoded)
+
+  def __getitem__(self, index: int) -> Example:
+    return Example(str(index), self.encoded[index], 0)
+
+  def __getitems__(self, indices: Sequence[int]) -> list[Example]:
+    return [self[int(index)] for index in indices]
+
+
+def load_images(path: str) -> tuple[bytes, ...]:
+  """JPEG files out of a folder or a tar archive; '' is for photographs made of noise."""
+  if not path:
+    return tuple(_noise(seed) for seed in range(100))
+  if os.path.isfile(path):
+    return tuple(body for _, body in archives.walk(path) if body[:2] == b'\xff\xd8')
+  found = sorted(p for p in pathlib.Path(path).rglob('*') if p.suffix.lower() in ('.jpg', '.jpeg'))
+  return tuple(p.read_bytes() for p in found)
+
+
+def _noise(seed: int) -> bytes:
+  """A JPEG of 500 x 375 pixels and about 110 KB, as they are in ILSVRC12."""
+  rng = np.random.default_rng(seed)
+  coarse = rng.integers(0, 256, (24, 32, 3), np.uint8)
+  pixels = cv2.resize(coarse, (500, 375), interpolation=cv2.INTER_CUBIC).astype(float)
+  file = io.BytesIO()
+  noisy = np.clip(pixels + rng.normal(0, 12, pixels.shape), 0, 255).astype(np.uint8)
+  Image.fromarray(noisy).save(file, 'JPEG', quality=90)
+  return file.getvalue()
+
+
+def _pillow(encoded: bytes, box: tuple[int, int, int, int]) -> np.ndarray:
+  top, left, height, width = box
+  with Image.open(io.BytesIO(encoded)) as image:
+    part = (left, top, left + width, top + height)
+    return np.asarray(image.convert('RGB').resize((SIZE, SIZE), Image.Resampling.BICUBIC, box=part))
+
+
+def _torchvision(encoded: bytes, box: tuple[int, int, int, int]) -> np.ndarray:
+  """Its default: crop, bilinear with antialias, and the conversion to a float tensor."""
+  top, left, height, width = box
+  with Image.open(io.BytesIO(encoded)) as image:
+    part = image.convert('RGB').crop((left, top, left + width, top + height))
+  pixels = np.asarray(part.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+  return np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32) / np.float32(255)
+
+
+def _opencv(encoded: bytes, box: tuple[int, int, int, int]) -> np.ndarray:
+  top, left, height, width = box
+  pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB)
+  part = pixels[top : top + height, left : left + width]
+  return cv2.resize(part, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+
+
+def decoding(images: Sequence[bytes]) -> dict[str, float]:
+  """Images for each second of a core, of each way; the median over rounds taken in turns."""
+  cut = crop.Crop('random_area', SIZE)
+  filtered = dataclasses.replace(cut, antialias=True)
+  draws = [crop.example_draws(0, 0, i) for i in range(len(images))]
+  boxes = []
+  for encoded, draw in zip(images, draws, strict=True):
+    image = decode.EncodedImage(encoded, 3, '')
+    box = crop.random_area_box(image.height, image.width, draw, area=cut.area, aspect=cut.aspect)
+    boxes.append(box or (0, 0, image.height, image.width))
+  ways: dict[str, Callable[[int], np.ndarray]] = {
+    'Pillow': lambda i: _pillow(images[i], boxes[i]),
+    'torchvision style': lambda i: _torchvision(images[i], boxes[i]),
+    'OpenCV, full decode': lambda i: _opencv(images[i], boxes[i]),
+    'ours': lambda i: cut(images[i], 3, '', draws[i]),
+    'ours, antialias': lambda i: filtered(images[i], 3, '', draws[i]),
+  }
+  rates: dict[str, list[float]] = {name: [] for name in ways}
+  for _ in range(_ROUNDS):
+    for name, way in ways.items():
+      start = time.process_time()
+      for index in range(len(images)):
+        way(index)
+      rates[name].append(len(images) / (time.process_time() - start))
+  return {name: float(np.median(values)) for name, values in rates.items()}
+
+
+def streaming(images: Sequence[bytes], workers: int, num_batches: int) -> tuple[float, float]:
+  """Images a second by the clock, and for each second of a core, once the workers run."""
+  source = MemorySource(tuple(images))
+  batches = stream.TrainingBatches(source, 0, _BATCH, 0, _BATCH, crop.Crop('random_area', SIZE))
+  reader = stream.iterate(batches, 0, workers=workers, timeout_seconds=120)
+  try:
+    for _ in range(2 * workers + 3):  # What was made ahead while the first was waited for.
+      next(reader)
+    start, cpu = time.perf_counter(), _cpu_seconds()
+    for _ in range(num_batches):
+      next(reader)
+    count = num_batches * _BATCH
+    return count / (time.perf_counter() - start), count / (_cpu_seconds() - cpu)
+  finally:
+    reader.close()
+
+
+def _cpu_seconds() -> float:
+  """Of this process and its children; Linux tells."""
+  total = time.process_time()
+  for process in multiprocessing.active_children():
+    fields = pathlib.Path(f'/proc/{process.pid}/stat').read_text().rpartition(')')[2].split()
+    total += (int(fields[11]) + int(fields[12])) / _TICKS
+  return total
+
+
+def augmenting(batch_size: int = 128, num_batches: int = 200) -> float:
+  """CIFAR images for each second of a core: gathered, normalised, padded, cropped and mirrored."""
+  rng = np.random.default_rng(0)
+  inputs = {
+    'image': jnp.asarray(rng.integers(0, 256, (50000, 32, 32, 3), np.uint8)),
+    'label': jnp.zeros(50000, jnp.int32),
+    'order': jnp.asarray(rng.permutation(50000)[: 390 * 128].reshape(390, 128), jnp.int32),
+  }
+  transform = augment.make_train_augment(
+    mean=(125.3, 123.0, 113.9), std=(63.0, 62.1, 66.7), pad=4, pad_mode='zeros', flip=True
+  )
+
+  @jax.jit
+  def step(number: jax.Array) -> jax.Array:
+    batch = resident.fetch_batch(inputs, number)
+    keys = augment.example_keys(jax.random.key(0), number, jnp.arange(batch_size))
+    return transform(batch['image'], keys)
+
+  step(0).block_until_ready()
+  start = time.process_time()
+  for number in range(num_batches):
+    step(number).block_until_ready()
+  return batch_size * num_batches / (time.process_time() - start)
+
+
+def run(images: str) -> None:
+  """Measures and prints."""
+  encoded = load_images(images)
+  rates = decoding(encoded)
+  print(f'{len(encoded)} images ({images or "made of noise"}), random-area crop to {SIZE}')
+  for name, rate in rates.items():
+    print(f'{name:<22}{rate:>8,.0f} images/s a core, {rate / rates["Pillow"]:.2f} x Pillow')
+  for workers in sorted({1, 2, len(os.sched_getaffinity(0))}):
+    clock, core = streaming(encoded, workers, 20 * workers)
+    overhead = rates['ours'] / core - 1
+    print(
+      f'stream, {workers} worker(s):{clock:>9,.0f} images/s by the clock, {core:,.0f} a core: '
+      f'{overhead:+.1%} time beyond decode and crop'
+    )
+  print(f'resident, CIFAR:      {augmenting():>8,.0f} augmented images/s a core')
