@@ -26,6 +26,7 @@ def make_evaluator(
   mean: Sequence[float],
   std: Sequence[float],
   by_class: bool = False,
+  stop: Callable[[], bool] = lambda: False,
 ) -> Callable[[Tree], dict[str, Any]]:
   """Compiles and reads nothing yet.
 
@@ -35,11 +36,12 @@ def make_evaluator(
     mean: per channel, on the scale 0..255.
     std: per channel, on the scale 0..255.
     by_class: count for each class too.
+    stop: asked between batches whether to give up.
 
   Returns:
     `evaluate(variables)`, of replicated 'params' and 'batch_stats', which gives 'loss' in nats,
     'error' and 'error_top5' as fractions, 'correct' and 'count' as whole numbers, and with
-    `by_class` what `metrics.class_sums` gives.
+    `by_class` what `metrics.class_sums` gives; or {} if it was stopped.
   """
   eval_step = parallel.map_devices(
     steps.make_eval_step(
@@ -56,6 +58,8 @@ def make_evaluator(
     nonlocal read
     carry = parallel.replicate(steps.start_evaluation(num_classes))
     for number in range(feed.num_batches):
+      if stop():
+        return {}
       carry = eval_step(variables, feed.inputs_of(read), carry)
       read += 1
       if number % _RUN_AHEAD == 0:

@@ -12,11 +12,14 @@ from __future__ import annotations
 from absl import flags
 from ml_collections import config_flags
 
-from bitnet_jax import cli, errors
+from bitnet_jax import cli, errors, stop
 from bitnet_jax import config as config_lib
 from bitnet_jax.workdir import Claim
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'File of the configuration.')
+_ALLOWED = flags.DEFINE_multi_string(
+  'allow_config_change', [], 'Field, as optim.learning_rate, that may differ from the checkpoint.'
+)
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where the run keeps all it writes.')
 
 
@@ -28,10 +31,12 @@ def main(_: list[str]) -> int:
   if not workdir:
     raise errors.ConfigError('workdir', '', 'required', 'give --workdir=DIRECTORY')
   config_lib.validate(config)
+  stop.listen()
   with Claim(workdir):
     from bitnet_jax import train  # Loads JAX, which a faulty configuration need not wait for.
 
-    result = train.train(config, workdir)
+    allowed = [name.removeprefix('config.') for name in _ALLOWED.value]
+    result = train.train(config, workdir, allowed_changes=allowed)
   print(
     f'test error {result["error"]:.2%} ({result["correct"]}/{result["count"]} right), '
     f'{result["train_seconds"]:.0f} s of training, checkpoint {result["checkpoint"]}'

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from bitnet_jax import metrics, parallel
+from bitnet_jax import metrics, parallel, steps
 from bitnet_jax.assemble import Plan
 from bitnet_jax.metric_writer import MetricWriter
 from bitnet_jax.progress import Progress
@@ -25,6 +25,7 @@ class Recorder:
 
   Attributes:
     seconds: spent training so far, compilation included, evaluation and saving not.
+    diverged: step and mean loss where the run was seen to diverge, None while it has not.
   """
 
   def __init__(
@@ -51,6 +52,7 @@ class Recorder:
     self._global_batch_size, self._log_every_steps = global_batch_size, log_every_steps
     self._pending: collections.deque[tuple[int, Tree]] = collections.deque()
     self.seconds = seconds
+    self.diverged: tuple[int, float] | None = None
     self._since = time.monotonic()
     # Steps of the interval and their time; the first step of a process compiles and is not timed.
     self._timed_steps, self._timed_seconds = -1, 0.0
@@ -62,9 +64,12 @@ class Recorder:
       self._finish(*self._pending.popleft())
 
   def drain(self) -> None:
-    """Waits for all dispatched steps; the clock stands until `resume`."""
+    """Waits for all dispatched steps and looks at the last; the clock stands until `resume`."""
     while self._pending:
-      self._finish(*self._pending.popleft())
+      step, report = self._pending.popleft()
+      self._finish(step, report)
+      if not self._pending:
+        self._check(step, parallel.read_back(report))
 
   def resume(self) -> None:
     """Starts the clock again after an evaluation or a save."""
@@ -98,10 +103,16 @@ class Recorder:
     ends_epoch = self._plan.ends_epoch(step)
     if ends_interval or ends_epoch:
       report = parallel.read_back(report)
+      self._check(step, report)
     if ends_interval:
       self._log_interval(step, report)
     if ends_epoch:
       self._log_epoch(step, report)
+
+  def _check(self, step: int, report: Tree) -> None:
+    if report['diverging'] >= steps.DIVERGED and not self.diverged:
+      sums = report['interval']
+      self.diverged = step, float(sums['loss'] / sums['count'])
 
   def _log_interval(self, step: int, report: Tree) -> None:
     values = self._means(step, report, 'interval')

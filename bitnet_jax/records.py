@@ -54,11 +54,11 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
   os.replace(temporary, path)
 
 
-def write_run(workdir: str, config: ml_collections.ConfigDict, derived: dict[str, Any]) -> None:
+def write_run(workdir: str, config: ml_collections.ConfigDict, run: dict[str, Any]) -> None:
   """Writes `config.json`, and `run.json` with the environment and what follows from the config."""
   folder = pathlib.Path(workdir)
   write_json(folder / 'config.json', config.to_dict())
-  write_json(folder / 'run.json', {**environment(), 'derived': derived})
+  write_json(folder / 'run.json', run)
 
 
 def parameter_table(params: Any) -> str:

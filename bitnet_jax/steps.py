@@ -25,6 +25,9 @@ FetchBatch = Callable[[Tree, jax.Array], Batch]
 # (uint8 images, step, positions in the global batch) -> float32 images.
 AugmentBatch = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
+# Steps in a row of too large a loss after which a run is taken to have diverged.
+DIVERGED = 100
+
 
 @flax.struct.dataclass
 class TrainState:
@@ -37,6 +40,7 @@ class TrainState:
     opt_state: of the optax chain.
     interval_sums: sums over the steps since the last multiple of the logging interval.
     epoch_sums: sums over the steps of the epoch so far.
+    diverging: steps in a row whose loss was too large, int32 scalar; see `DIVERGED`.
   """
 
   step: Any
@@ -45,6 +49,7 @@ class TrainState:
   opt_state: Tree
   interval_sums: metrics.Sums
   epoch_sums: metrics.Sums
+  diverging: Any
 
 
 def zero_sums() -> metrics.Sums:
@@ -85,6 +90,7 @@ def create_state(
     opt_state=opt_state,
     interval_sums=zero_sums(),
     epoch_sums=zero_sums(),
+    diverging=np.zeros((), np.int32),
   )
 
 
@@ -111,7 +117,8 @@ def make_train_step(
 
   Returns:
     `train_step(state, inputs)`, which gives the next state and a report: the sums of the interval
-    and of the epoch with this step in them, and the learning rate it was taken with.
+    and of the epoch with this step in them, the learning rate it was taken with, and for how many
+    steps the loss has been too large.
   """
 
   def loss_and_logits(params: Tree, state: TrainState, images: jax.Array, labels: jax.Array):
@@ -142,6 +149,9 @@ def make_train_step(
       'interval': interval_sums,
       'epoch': epoch_sums,
       'learning_rate': schedule(state.step),
+      'diverging': _count_diverging(
+        state.diverging, sums['loss'] / sums['count'], logits.shape[-1]
+      ),
     }
     state = TrainState(
       step=state.step + 1,
@@ -150,10 +160,22 @@ def make_train_step(
       opt_state=opt_state,
       interval_sums=interval_sums,
       epoch_sums=epoch_sums,
+      diverging=report['diverging'],
     )
     return state, report
 
   return train_step
+
+
+def _count_diverging(before: jax.Array, loss: jax.Array, num_classes: int) -> jax.Array:
+  """Steps in a row with a loss above ten times that of guessing; `DIVERGED` once it is no number.
+
+  Batch norm hides a rate that is far too high from every check for numbers that are not finite.
+  """
+  too_large = loss > 10 * jnp.log(jnp.float32(num_classes))
+  count = jnp.where(too_large, before + 1, 0)
+  count = jnp.where(jnp.isfinite(loss), count, DIVERGED)
+  return jnp.where(before >= DIVERGED, before, count).astype(jnp.int32)
 
 
 def _add_since(total: metrics.Sums, sums: metrics.Sums, restart: jax.Array) -> metrics.Sums:

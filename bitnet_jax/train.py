@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 
-from bitnet_jax import assemble, errors, evaluation, feeds, parallel, records, steps, trained
+from bitnet_jax import assemble, errors, evaluation, feeds, parallel, records, resume, steps, stop
 from bitnet_jax import config as config_lib
 from bitnet_jax.checkpoint import Checkpoints
 from bitnet_jax.data import augment
@@ -18,53 +18,49 @@ from bitnet_jax.feeds import Feed
 from bitnet_jax.metric_writer import MetricWriter
 from bitnet_jax.progress import Progress
 from bitnet_jax.recorder import Recorder
+from bitnet_jax.workdir import check_space
 
 Tree = Any
 
-# Fields that may differ between a checkpoint and the run that goes on from it.
-FREE_FIELDS = (
-  'num_epochs',
-  'init_from',
-  'data.dir',
-  'data.test_split',
-  'data.workers',
-  'data.timeout_seconds',
-  'data.on_error',
-  'data.max_skipped',
-  'data.verify',
-)
-FREE_SECTIONS = ('eval', 'checkpoint', 'log')
 
-
-def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
+def train(
+  config: ml_collections.ConfigDict, workdir: str, *, allowed_changes: Sequence[str] = ()
+) -> dict[str, Any]:
   """Trains, or goes on with what `workdir` holds, to the end of the last epoch.
 
   Args:
     config: validated.
-    workdir: takes configuration, metrics, checkpoints and `result.json`.
+    workdir: claimed; takes configuration, metrics, checkpoints and `result.json`.
+    allowed_changes: fields in which the run may differ from the checkpoint it goes on from.
 
   Returns:
     What `result.json` holds: the test split's error and counts, the step, the time and the
     checkpoint.
 
   Raises:
-    UserError: configuration, data or checkpoints are at fault.
+    UserError: configuration, data, checkpoints or storage are at fault; the run diverged, or was
+      asked to stop and has saved.
   """
   config_lib.validate_devices(config, jax.device_count())
+  environment = records.environment()
   train_feed = feeds.open_training(config)
   test_feed = feeds.open_evaluation(config, config.data.test_split)
   plan = assemble.make_plan(config, train_feed.num_examples)
   model = assemble.make_model(config, len(train_feed.class_names), parallel.AXIS)
   optimizer, schedule = assemble.make_optimizer(config, plan)
   state = steps.create_state(model, optimizer, config.seed, train_feed.image_shape)
-  describe_run(config, workdir, plan, state.params, train_feed)
-
-  checkpoints = Checkpoints(
-    workdir, keep_latest=config.checkpoint.keep_latest, keep_best=config.checkpoint.keep_best
+  keep = config.checkpoint
+  check_space(
+    workdir,
+    state_bytes=sum(leaf.nbytes for leaf in jax.tree.leaves(state)),
+    checkpoints=keep.keep_latest + keep.keep_best,
   )
-  state, seconds = restore(checkpoints, config, state)
+  describe_run(config, workdir, plan, state.params, train_feed, environment)
+
+  checkpoints = Checkpoints(workdir, keep_latest=keep.keep_latest, keep_best=keep.keep_best)
+  state, progress = resume.restore(checkpoints, config, state, environment, allowed_changes)
   start = int(state.step)
-  recorder = make_recorder(config, workdir, plan, step=start, seconds=seconds)
+  recorder = make_recorder(config, workdir, plan, step=start, seconds=progress.seconds)
   if start:
     recorder.line(f'resumed from step {start}, {checkpoints.path(start)}')
   train_step = parallel.map_devices(
@@ -80,27 +76,43 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
     donate=(0,),
   )
   run_evaluation = evaluation.make_evaluator(
-    model, test_feed, mean=config.data.mean, std=config.data.std
+    model, test_feed, mean=config.data.mean, std=config.data.std, stop=stop.requested
   )
   state = parallel.replicate(state)
-  result: dict[str, float] = {}
 
+  def settle(step: int, state: steps.TrainState, *, evaluates: bool) -> dict[str, Any]:
+    """Evaluates and saves, each if due; the run saves and stops here if it was asked to."""
+    result = run_evaluation(variables_of(state)) if evaluates else {}
+    if result:
+      recorder.evaluated(step, result)
+    if not is_save_due(config, plan, step) and not stop.requested():
+      return result
+    progress = resume.Progress(recorder.seconds, settled=bool(result) or not evaluates)
+    record = resume.make_record(config, environment, progress)
+    checkpoints.save(step, parallel.read_back(state), record, result.get('error'))
+    if stop.requested():
+      checkpoints.wait()
+      raise errors.PreemptedError(
+        'step', step, f'asked to stop; saved in {checkpoints.path(step)}', 'run the command again'
+      )
+    return result
+
+  result: dict[str, Any] = {}
+  if not progress.settled:
+    result = settle(start, state, evaluates=True)
+  recorder.resume()
   for step in range(start + 1, plan.total_steps + 1):
+    if stop.requested() and step == start + 1:
+      raise errors.PreemptedError('step', start, 'asked to stop', 'run the command again')
     state, report = train_step(state, train_feed.inputs_of(step - 1))
     recorder.add(step, report)
     evaluates = plan.is_due(step, config.eval.every_epochs)
-    saves = is_save_due(config, plan, step)
-    if evaluates or saves:
+    if evaluates or is_save_due(config, plan, step) or stop.requested():
       recorder.drain()
-    if evaluates:
-      result = run_evaluation(variables_of(state))
-      recorder.evaluated(step, result)
-    if saves:
-      record = {'config': config.to_dict(), 'seconds': recorder.seconds}
-      error = result['error'] if evaluates else None
-      checkpoints.save(step, parallel.read_back(state), record, error)
-    if evaluates or saves:
+      check_divergence(config, recorder, checkpoints)
+      result = settle(step, state, evaluates=evaluates)
       recorder.resume()
+    check_divergence(config, recorder, checkpoints)
 
   result = result or run_evaluation(variables_of(state))  # The run was over before this process.
   train_feed.close()
@@ -108,6 +120,22 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
   checkpoints.close()
   recorder.close()
   return write_result(config, workdir, plan, result, recorder.seconds, checkpoints)
+
+
+def check_divergence(
+  config: ml_collections.ConfigDict, recorder: Recorder, checkpoints: Checkpoints
+) -> None:
+  """Raises DivergedError once the recorder saw the run diverge; nothing is saved after that."""
+  if not recorder.diverged:
+    return
+  step, loss = recorder.diverged
+  good = checkpoints.latest_step()
+  raise errors.DivergedError(
+    'loss',
+    loss,
+    f'diverged at step {step}; last good checkpoint: {good or "none"}',
+    f'lower config.optim.learning_rate={config.optim.learning_rate}',
+  )
 
 
 def variables_of(state: steps.TrainState) -> Tree:
@@ -160,6 +188,7 @@ def describe_run(
   plan: assemble.Plan,
   params: Tree,
   feed: Feed,
+  environment: dict[str, Any],
 ) -> None:
   """Prints the configuration and the parameters, and writes the run's records."""
   derived = {
@@ -171,7 +200,7 @@ def describe_run(
     'image_shape': feed.image_shape,
     'parameters': sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params)),
   }
-  records.write_run(workdir, config, derived)
+  records.write_run(workdir, config, {**environment, 'derived': derived})
   for name, value in config_lib.flatten(config):
     print(f'config.{name}={value}')
   print(records.parameter_table(params))
@@ -180,38 +209,6 @@ def describe_run(
     f'{plan.total_steps} steps on {jax.device_count()} {jax.devices()[0].platform} device(s)',
     flush=True,
   )
-
-
-def restore(
-  checkpoints: Checkpoints, config: ml_collections.ConfigDict, state: steps.TrainState
-) -> tuple[steps.TrainState, float]:
-  """The newest checkpoint's state and its seconds of training.
-
-  If there is none: `state`, with what `init_from` names in it, and 0.
-
-  Raises:
-    CheckpointError: it cannot be read, or belongs to a run that trained otherwise.
-  """
-  step = checkpoints.latest_step()
-  if step is None:
-    if config.init_from:
-      params, batch_stats = trained.transplant(state.params, state.batch_stats, config.init_from)
-      state = dataclasses.replace(state, params=params, batch_stats=batch_stats)
-    return state, 0.0
-  record = checkpoints.read_record(step)
-  before = dict(config_lib.flatten(record['config']))
-  for name, value in config_lib.flatten(config):
-    free = name in FREE_FIELDS or name.split('.')[0] in FREE_SECTIONS
-    old = before.get(name)
-    old = tuple(old) if isinstance(old, list) else old
-    if not free and name in before and old != value:
-      raise errors.CheckpointError(
-        f'config.{name}',
-        value,
-        f'the checkpoint of step {step} was trained with {old}',
-        'restore that value, or take a new --workdir',
-      )
-  return checkpoints.restore(step, state), record['seconds']
 
 
 def write_result(

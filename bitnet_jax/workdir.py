@@ -1,4 +1,4 @@
-"""The work directory before anything is written to it: there, writable, ours alone, large enough."""
+"""The work directory before anything is written to it: there, writable, ours alone, with room."""
 
 from __future__ import annotations
 

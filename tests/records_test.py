@@ -24,7 +24,8 @@ class RecordsTest(absltest.TestCase):
   def test_config_goes_round(self):
     workdir = self.create_tempdir().full_path
     written = config.default_config()
-    records.write_run(workdir, written, {'total_steps': 7})
+    run = {**records.environment(), 'derived': {'total_steps': 7}}
+    records.write_run(workdir, written, run)
     again = config.default_config()
     again.update(json.loads(pathlib.Path(workdir, 'config.json').read_text()))
     self.assertEqual(again.to_dict(), written.to_dict())

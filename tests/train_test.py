@@ -1,112 +1,18 @@
 """Real training processes on the real digits: learning, resuming after kill -9, refusing."""
 
 import json
-import os
-import pathlib
 import signal
 import subprocess
-import sys
-import tempfile
 import time
 
-import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from absl.testing import absltest
 
-from bitnet_jax import checkpoint
-from bitnet_jax.data import prepared
-
-ROOT = pathlib.Path(__file__).parent.parent
-TIMEOUT = 240
-# A network that compiles in seconds and learns the digits in a few epochs: 22 steps each.
-SMALL = {
-  'model.width': 1,
-  'model.tree_depth': 2,
-  'global_batch_size': 64,
-  'model.batch_norm_group': 32,
-  'num_epochs': 3,
-  'log.every_steps': 1,
-  'checkpoint.every_steps': 5,
-  'optim.drop_epochs': '(3,)',
-  'log.tensorboard': False,
-}
-# Never the same in two runs.
-TIMES = ('seconds', 'seconds_per_step', 'images_per_second')
+from tests import train_process
+from tests.train_process import TIMEOUT, command, environment, rows
 
 
-def environment(devices):
-  flags = [
-    flag for flag in os.environ['XLA_FLAGS'].split() if 'force_host_platform_device' not in flag
-  ]
-  flags.append(f'--xla_force_host_platform_device_count={devices}')
-  return {**os.environ, 'XLA_FLAGS': ' '.join(flags), 'PYTHONPATH': str(ROOT)}
-
-
-def command(workdir, data_dir, fields):
-  overrides = [f'--config.{name}={value}' for name, value in {**SMALL, **fields}.items()]
-  return [
-    *(sys.executable, '-m', 'bitnet_jax.main', f'--workdir={workdir}'),
-    f'--config={ROOT}/configs/digits_bitnet.py',
-    f'--config.data.dir={data_dir}',
-    *overrides,
-  ]
-
-
-def rows(workdir, kind=None):
-  lines = (pathlib.Path(workdir) / 'metrics.jsonl').read_text().splitlines()
-  parsed = [json.loads(line) for line in lines]
-  return [
-    {name: value for name, value in row.items() if name not in TIMES}
-    for row in parsed
-    if kind in (None, row['kind'])
-  ]
-
-
-class TrainTest(absltest.TestCase):
-  @classmethod
-  def setUpClass(cls):
-    super().setUpClass()
-    cls.folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
-    cls.data_dir = cls.folder / 'data'
-    prepared.prepare('digits', str(cls.data_dir))
-    cls.whole = cls.folder / 'whole'
-    cls.run_main(cls, cls.whole)
-
-  def run_main(self, workdir, devices=1, **fields):
-    result = subprocess.run(
-      command(workdir, self.data_dir, fields),
-      env=environment(devices),
-      cwd=self.folder,
-      capture_output=True,
-      text=True,
-      timeout=TIMEOUT,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    return result
-
-  def fails(self, workdir, code, line, devices=1, **fields):
-    result = subprocess.run(
-      command(workdir, self.data_dir, fields),
-      env=environment(devices),
-      cwd=self.folder,
-      capture_output=True,
-      text=True,
-      timeout=TIMEOUT,
-    )
-    errors = [text for text in result.stderr.splitlines() if 'bitnet_jax: error: ' in text]
-    self.assertEqual(result.returncode, code, result.stderr[-3000:])
-    self.assertLen(errors, 1)
-    self.assertRegex(errors[0], line)
-    self.assertNotIn('Traceback', result.stderr)
-
-  def state(self, workdir):
-    """All arrays of the last checkpoint."""
-    checkpoints = checkpoint.Checkpoints(str(workdir))
-    self.addCleanup(checkpoints.close)
-    path = pathlib.Path(checkpoints.path(checkpoints.latest_step())) / 'state'
-    return ocp.StandardCheckpointer().restore(path)
-
+class TrainTest(train_process.TrainCase):
   def test_learns_and_writes_its_records(self):
     result = json.loads((self.whole / 'result.json').read_text())
     self.assertLess(result['error'], 0.25)
@@ -148,7 +54,7 @@ class TrainTest(absltest.TestCase):
         stderr=subprocess.DEVNULL,
       )
       deadline = time.monotonic() + TIMEOUT
-      while not (workdir / 'checkpoints' / str(step)).exists():
+      while not (workdir / 'manifests' / f'{step}.json').exists():
         self.assertIsNone(process.poll(), 'ended before it was killed')
         self.assertLess(time.monotonic(), deadline)
         time.sleep(0.01)
@@ -157,11 +63,7 @@ class TrainTest(absltest.TestCase):
     done = self.run_main(workdir)
     self.assertRegex(done.stdout, r'resumed from step (3[5-9]|[4-6]\d)')
     self.assertEqual(rows(workdir), rows(self.whole))
-    want, got = self.state(self.whole), self.state(workdir)
-    names = ('step', 'params', 'batch_stats', 'opt_state', 'interval_sums', 'epoch_sums')
-    self.assertEqual(set(got), set(names))
-    for a, b in zip(jax.tree.leaves(want), jax.tree.leaves(got), strict=True):
-      np.testing.assert_array_equal(a, b)
+    self.assertSameState(workdir, self.whole)
 
   def test_eight_devices_train_on_the_same_examples(self):
     """Losses agree up to rounding, which training amplifies: compare the first steps."""
@@ -176,7 +78,7 @@ class TrainTest(absltest.TestCase):
     self.assertEqual(result['count'], 360)
 
   def test_finished_run_is_left_as_it_is_and_a_changed_one_refused(self):
-    before = (self.whole / 'result.json').read_text(), rows(self.whole), self.state(self.whole)
+    before = (self.whole / 'result.json').read_text(), rows(self.whole)
     done = self.run_main(self.whole)
     self.assertIn('resumed from step 66', done.stdout)
     self.assertEqual((self.whole / 'result.json').read_text(), before[0])
@@ -184,6 +86,17 @@ class TrainTest(absltest.TestCase):
     for name, value, old in (('model.width', 2, 1), ('seed', 5, 0)):
       line = f'config.{name}={value}: the checkpoint of step 66 was trained with {old}; restore'
       self.fails(self.whole, 4, line, **{name: value})
+
+  def test_divergence_ends_the_run_and_saves_nothing(self):
+    """Batch norm keeps the loss finite at any rate; a rate of 1e9 is caught all the same."""
+    workdir = self.folder / 'diverged'
+    line = 'loss=.*: diverged at step [0-9]+; last good checkpoint: .*; lower config.optim.learning'
+    fields = {'optim.learning_rate': 1e6, 'num_epochs': 30, 'checkpoint.every_steps': 500}
+    self.fails(workdir, 5, line, **fields)
+    self.assertFalse((workdir / 'result.json').exists())
+    saved = [int(path.name) for path in (workdir / 'checkpoints').iterdir()]
+    last = rows(workdir, 'train')[-1]['step']
+    self.assertLess(max(saved, default=0), last)
 
   def test_batch_that_does_not_divide(self):
     line = 'config.global_batch_size=62: not divisible by 8 devices; use 56 or 64'

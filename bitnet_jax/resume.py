@@ -1,0 +1,126 @@
+"""Going on from a checkpoint: whether it is the same run, and what is to be said about it."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import ml_collections
+
+from bitnet_jax import config as config_lib
+from bitnet_jax import errors, steps, trained
+from bitnet_jax.checkpoint import Checkpoints
+
+# Fields that may differ between a checkpoint and the run that goes on from it.
+FREE_FIELDS = (
+  'num_epochs',
+  'init_from',
+  'data.dir',
+  'data.test_split',
+  'data.workers',
+  'data.timeout_seconds',
+  'data.on_error',
+  'data.max_skipped',
+  'data.verify',
+)
+FREE_SECTIONS = ('eval', 'checkpoint', 'log')
+# What the bits depend on besides the configuration.
+ENVIRONMENT = ('packages', 'device_kind', 'num_devices', 'num_processes')
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+  """How far a run had come when it was saved.
+
+  Attributes:
+    seconds: of training.
+    settled: whether the evaluation that was due at this step was done.
+  """
+
+  seconds: float = 0.0
+  settled: bool = True
+
+
+def make_record(
+  config: ml_collections.ConfigDict, environment: dict[str, Any], progress: Progress
+) -> dict[str, Any]:
+  """What a checkpoint says about its run, as a JSON object."""
+  return {
+    'config': config.to_dict(),
+    'environment': environment,
+    **dataclasses.asdict(progress),
+  }
+
+
+def restore(
+  checkpoints: Checkpoints,
+  config: ml_collections.ConfigDict,
+  state: steps.TrainState,
+  environment: dict[str, Any],
+  allowed_changes: Sequence[str],
+) -> tuple[steps.TrainState, Progress]:
+  """The newest checkpoint's state and progress.
+
+  If there is none: `state`, with what `init_from` names in it, and no progress.
+
+  Args:
+    checkpoints: of the work directory.
+    config: of the run that is to go on.
+    state: template, and what is given back where there is no checkpoint.
+    environment: of this process, see `records.environment`.
+    allowed_changes: fields that may differ, besides those that always may.
+
+  Raises:
+    CheckpointError: it cannot be read, or belongs to a run that trained otherwise.
+  """
+  step = checkpoints.latest_step()
+  if step is None:
+    if config.init_from:
+      params, batch_stats = trained.transplant(state.params, state.batch_stats, config.init_from)
+      state = dataclasses.replace(state, params=params, batch_stats=batch_stats)
+    return state, Progress()
+  record = checkpoints.read_record(step)
+  check_config(config, record['config'], step, allowed_changes)
+  warn_of_changes(environment, record['environment'])
+  return checkpoints.restore(step, state), Progress(record['seconds'], record['settled'])
+
+
+def check_config(
+  config: ml_collections.ConfigDict,
+  saved: dict[str, Any],
+  step: int,
+  allowed_changes: Sequence[str],
+) -> None:
+  """Raises CheckpointError for the first field that changed and may not."""
+  before = dict(config_lib.flatten(saved))
+  for name, value in config_lib.flatten(config):
+    old = before.get(name, value)
+    old = tuple(old) if isinstance(old, list) else old
+    free = name in FREE_FIELDS or name.split('.')[0] in FREE_SECTIONS
+    if old == value or free or name in allowed_changes:
+      continue
+    remedy = f'restore {old}, or take a new --workdir'
+    if not name.startswith('model.'):
+      remedy += f', or allow it: --allow_config_change={name}'
+    raise errors.CheckpointError(
+      f'config.{name}', value, f'the checkpoint of step {step} was trained with {old}', remedy
+    )
+
+
+def warn_of_changes(environment: dict[str, Any], saved: dict[str, Any]) -> None:
+  """Says on stderr what differs of that which the bits depend on."""
+  for name in ENVIRONMENT:
+    new, old = environment[name], saved.get(name)
+    if new == old:
+      continue
+    if isinstance(new, dict) and isinstance(old, dict):
+      names = [key for key in new if new[key] != old.get(key)]
+      old = ', '.join(f'{key} {old.get(key)}' for key in names)
+      new = ', '.join(f'{key} {new[key]}' for key in names)
+    print(
+      f'bitnet_jax: warning: {name} was {old}, is {new}: the same examples in the same order, '
+      f'but the bits may differ',
+      file=sys.stderr,
+    )

@@ -1,0 +1,87 @@
+"""SIGTERM and SIGINT to real training runs: saved, exit code 75, and on to the same bits."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from absl.testing import absltest, parameterized
+
+from tests import train_process
+
+ABORTS = """
+import os, signal, time
+from bitnet_jax import stop
+stop.listen()
+for number in range(3):
+  assert stop.requested() == (number > 0)
+  os.kill(os.getpid(), signal.SIGTERM)
+  time.sleep(0.1)
+print('not reached')
+"""
+
+
+class StopTest(train_process.TrainCase, parameterized.TestCase):
+  def stop_at(self, workdir, marker, number=signal.SIGTERM, **fields):
+    """Starts a run and signals it when `marker` appears in what it prints or as a file."""
+    process = subprocess.Popen(
+      train_process.command(workdir, self.data_dir, fields),
+      env=train_process.environment(1),
+      cwd=self.folder,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    self.addCleanup(process.kill)
+    for line in process.stdout:
+      if marker in line:
+        break
+    process.send_signal(number)
+    started = time.monotonic()
+    _, stderr = process.communicate(timeout=train_process.TIMEOUT)
+    return process.returncode, stderr, time.monotonic() - started
+
+  @parameterized.parameters(
+    ('training images', signal.SIGTERM),  # While it compiles.
+    ('step 30/66', signal.SIGTERM),
+    ('step 30/66', signal.SIGINT),
+    ('test loss', signal.SIGTERM),
+  )
+  def test_saves_and_goes_on_bit_for_bit(self, marker, number):
+    workdir = self.folder / f'stopped-{marker}-{number}'.replace('/', '-').replace(' ', '-')
+    code, stderr, _ = self.stop_at(workdir, marker, number)
+    self.assertEqual(code, 75, stderr[-2000:])
+    lines = [line for line in stderr.splitlines() if 'error' in line]
+    self.assertLen(lines, 1)
+    self.assertRegex(lines[0], 'step=[0-9]+: asked to stop.*; run the command again')
+    self.assertNotIn('Traceback', stderr)
+    self.run_main(workdir)
+    self.assertEqual(train_process.rows(workdir), train_process.rows(self.whole))
+    self.assertSameState(workdir, self.whole)
+
+  def test_stopped_evaluation_is_made_up_for(self):
+    """Many small evaluation batches, so that the signal surely falls into them."""
+    workdir, fields = self.folder / 'evaluation', {'eval.batch_size': 1}
+    code, stderr, _ = self.stop_at(workdir, 'step 22/66', **fields)
+    self.assertEqual(code, 75, stderr[-2000:])
+    self.run_main(workdir, **fields)
+    steps = [row['step'] for row in train_process.rows(workdir, 'eval')]
+    self.assertEqual(steps, [22, 44, 66])
+    got = json.loads((workdir / 'result.json').read_text())
+    want = json.loads((self.whole / 'result.json').read_text())
+    self.assertEqual((got['correct'], got['count']), (want['correct'], want['count']))
+
+  def test_third_signal_aborts(self):
+    result = subprocess.run(
+      [sys.executable, '-c', ABORTS], capture_output=True, text=True, timeout=60, env=os.environ
+    )
+    self.assertEqual(result.returncode, 128 + signal.SIGTERM)
+    self.assertEqual(result.stdout, '')
+    self.assertIn('SIGTERM: saving and stopping', result.stderr)
+    self.assertIn('still saving; once more aborts', result.stderr)
+
+
+if __name__ == '__main__':
+  absltest.main()
