@@ -14,7 +14,6 @@ import numpy as np
 
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
 
-BRIGHTNESS, CONTRAST, SATURATION = range(3)
 GREY = (0.299, 0.587, 0.114)
 # Of the colours of ILSVRC12, on the scale 0..1; a column is a component (fb.resnet.torch,
 # datasets/imagenet.lua).
@@ -98,48 +97,73 @@ def _window(bits: jax.Array, pad: int, size: int) -> jax.Array:
 def color_transform(
   images: jax.Array, keys: jax.Array, *, jitter: float, lighting: float
 ) -> tuple[jax.Array, jax.Array]:
-  """Random brightness, contrast and saturation in random order, then lighting noise.
+  """Random brightness, contrast and saturation, then lighting noise.
 
-  Each of them maps a pixel x to A x + b, and contrast's b, from the image's mean grey, follows
-  from the mean colour: so does all of them together, in one pass over the pixels.
+  The recipe takes the first three in random order. Without clamping, as in Torch, the order
+  changes nothing (saturation leaves every grey as it is, and all three are linear), so none is
+  drawn.
 
   Args:
     images: `[batch, height, width, 3]`, on the scale 0..255.
     keys: `[batch]`.
-    jitter: the three factors are uniform in [1 - jitter, 1 + jitter].
-    lighting: standard deviation of the noise along each principal component of colour.
+    jitter: see `draw_color`.
+    lighting: see `draw_color`.
 
   Returns:
-    A `[batch, 3, 3]` and b `[batch, 3]`; results may leave 0..255, as they do in Torch.
+    What `apply_color` takes; its results may leave 0..255, as they do in Torch.
 
   Source:
     Section 4.2; fb.resnet.torch, datasets/transforms.lua, ColorJitter and Lighting.
   """
   mean = images.mean(axis=(1, 2), dtype=jnp.float32)
+
+  def of_one(mean: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return color_matrix(mean, *draw_color(key, jitter, lighting))
+
   with jax.default_matmul_precision('highest'):  # Of 3x3 matrices, so it costs nothing.
-    return jax.vmap(lambda m, k: _color_transform_of_one(m, k, jitter, lighting))(mean, keys)
+    return jax.vmap(of_one)(mean, keys)
 
 
-def _color_transform_of_one(
-  mean: jax.Array, key: jax.Array, jitter: float, lighting: float
-) -> tuple[jax.Array, jax.Array]:
+def draw_color(key: jax.Array, jitter: float, lighting: float) -> tuple[jax.Array, jax.Array]:
+  """The random numbers of an example's colours.
+
+  Args:
+    key: of the example.
+    jitter: factors are uniform in [1 - jitter, 1 + jitter].
+    lighting: standard deviation of the noise.
+
+  Returns:
+    Factors of brightness, contrast and saturation, `[3]`; noise along each principal component
+    of colour, `[3]`.
+  """
   # The key itself gives crop and flip.
-  order_key, factor_key, noise_key = jax.random.split(jax.random.fold_in(key, 1), 3)
-  order = jax.random.permutation(order_key, 3)
+  factor_key, noise_key = jax.random.split(jax.random.fold_in(key, 1))
   factors = 1.0 + jitter * jax.random.uniform(factor_key, (3,), minval=-1.0, maxval=1.0)
+  return factors, lighting * jax.random.normal(noise_key, (3,))
+
+
+def color_matrix(
+  mean: jax.Array, factors: jax.Array, noise: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """The matrix A and offset b of the colours x that become A x + b.
+
+  Brightness blends x with black, contrast with the mean grey of the image, saturation with the
+  pixel's own grey; lighting adds a colour.
+
+  Args:
+    mean: colour of the image, `[3]`, on the scale 0..255.
+    factors: see `draw_color`.
+    noise: see `draw_color`.
+
+  Returns:
+    `[3, 3]` and `[3]`.
+  """
+  brightness, contrast, saturation = factors
   grey = jnp.asarray(GREY, jnp.float32)
-  matrix, offset = jnp.eye(3), jnp.zeros(3)
-  for place in range(3):
-    kind, factor = order[place], factors[order[place]]
-    mean_grey = grey @ (matrix @ mean + offset)
-    # Brightness blends with black, contrast with the image's mean grey, saturation with each
-    # pixel's own grey.
-    own_grey = jnp.where(kind == SATURATION, 1.0 - factor, 0.0)
-    blend = factor * jnp.eye(3) + own_grey * jnp.ones((3, 1)) * grey
-    matrix, offset = blend @ matrix, blend @ offset
-    offset += jnp.where(kind == CONTRAST, (1.0 - factor) * mean_grey, 0.0)
-  noise = lighting * jax.random.normal(noise_key, (3,)) * jnp.asarray(EIGENVALUES, jnp.float32)
-  return matrix, offset + 255.0 * jnp.asarray(EIGENVECTORS, jnp.float32) @ noise
+  own_grey = jnp.broadcast_to(grey, (3, 3))
+  matrix = brightness * contrast * (saturation * jnp.eye(3) + (1.0 - saturation) * own_grey)
+  light = jnp.asarray(EIGENVECTORS, jnp.float32) @ (noise * jnp.asarray(EIGENVALUES, jnp.float32))
+  return matrix, brightness * (1.0 - contrast) * (grey @ mean) + 255.0 * light
 
 
 def apply_color(images: jax.Array, matrix: jax.Array, offset: jax.Array) -> jax.Array:
