@@ -14,7 +14,19 @@ import jax
 import ml_collections
 import numpy as np
 
-PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'tensorflow-datasets', 'numpy')
+PACKAGES = (
+  'grain',
+  'opencv-python-headless',
+  'simplejpeg',
+  'pillow',
+  'jax',
+  'jaxlib',
+  'flax',
+  'optax',
+  'orbax-checkpoint',
+  'tensorflow-datasets',
+  'numpy',
+)
 
 
 def git_commit() -> str:

@@ -187,9 +187,10 @@ def iterate(
 
 
 def _start_worker(index: int, count: int) -> None:
-  """In a worker: it ends with its parent, however that ends, and leaves interrupts to it."""
+  """In a worker: it ends with its parent, however that ends, and leaves requests to stop to it."""
   del index, count
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  for number in (signal.SIGINT, signal.SIGTERM):  # Sent to all processes of a job at once.
+    signal.signal(number, signal.SIG_IGN)
   parent = multiprocessing.parent_process()
   if parent is not None:
     threading.Thread(target=_die_with, args=(parent.sentinel,), daemon=True).start()
