@@ -79,9 +79,12 @@ class Crop:
       return five_crops(shorter_side(image, self.size, self.antialias), self.size)[0]
     top, left, height, width = box
     pixels, factor = image.pixels(min(1.0, max(self.size / height, self.size / width)))
-    top, left = min(top // factor, pixels.shape[0] - 1), min(left // factor, pixels.shape[1] - 1)
-    height, width = max(1, round(height / factor)), max(1, round(width / factor))
-    part = pixels[top : top + height, left : left + width]
+    # Of the shrunken image, to the nearest pixel; at least one, and within it.
+    first_row = min(round(top / factor), pixels.shape[0] - 1)
+    first_column = min(round(left / factor), pixels.shape[1] - 1)
+    last_row = max(round((top + height) / factor), first_row + 1)
+    last_column = max(round((left + width) / factor), first_column + 1)
+    part = pixels[first_row:last_row, first_column:last_column]
     return resize(part, self.size, self.size, antialias=self.antialias)
 
 

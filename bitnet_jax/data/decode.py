@@ -16,6 +16,7 @@ from bitnet_jax import errors
 MAX_PIXELS = 89_478_485  # Pillow's own threshold: 256 MB of RGB.
 _ORIENTATION = 0x0112  # The EXIF tag.
 PLAIN_JPEG = ('YCbCr', 'RGB', 'Gray')  # What libjpeg turns into RGB by itself.
+_FAST_FACTORS = (8, 4, 2, 1)  # The decoder knows others too, which take longer than none.
 _APP1, _SCAN = 0xE1, 0xDA  # Second bytes of JPEG markers.
 
 cv2.setNumThreads(1)  # Worker processes share the work, an image is too small to be shared.
@@ -130,14 +131,14 @@ class EncodedImage:
     """
     if self._pixels is not None:
       return self._pixels, 1
-    height, width = math.ceil(self.height * scale), math.ceil(self.width * scale)
+    factor = next(f for f in _FAST_FACTORS if scale * f <= 1 or f == 1)
+    height, width = math.ceil(self.height / factor), math.ceil(self.width / factor)
     try:
-      pixels = simplejpeg.decode_jpeg(
-        self._encoded, 'RGB', min_height=height, min_width=width, min_factor=2
-      )
+      # The decoder shrinks as far as these sizes allow.
+      pixels = simplejpeg.decode_jpeg(self._encoded, 'RGB', min_height=height, min_width=width)
+      return pixels, factor
     except ValueError:  # Damaged; perhaps not beyond what Pillow forgives.
-      pixels = decode(self._encoded, self._channels, self._key)
-    return pixels, round(max(self.height, self.width) / max(pixels.shape[:2]))
+      return decode(self._encoded, self._channels, self._key), 1
 
 
 def plain_jpeg_size(encoded: bytes) -> tuple[int, int] | None:
