@@ -11,12 +11,15 @@ from typing import Any
 
 from bitnet_jax import config as config_lib
 from bitnet_jax import errors
-from bitnet_jax.analysis import curves, paper, result
+from bitnet_jax.analysis import paper, result, rows
 from bitnet_jax.analysis.networks import Network
 
 # Fields that do not make a run another experiment, and those that name the network and the data.
-_FREE = ('seed', 'data.dir', 'data.name', 'data.test_split')
-_FREE_SECTIONS = ('eval', 'checkpoint', 'log')
+_FREE = (
+  'seed', 'data.dir', 'data.name', 'data.pipeline', 'data.workers', 'data.timeout_seconds',
+  'data.verify', 'eval.batch_size', 'eval.every_epochs',
+)  # fmt: skip
+_FREE_SECTIONS = ('checkpoint', 'log')
 _SIZES = ('name', 'width', 'tree_depth', 'num_blocks', 'width_factor')
 
 
@@ -87,7 +90,7 @@ def read(workdir: str) -> Run:
   final = result.read(workdir)
   config = read_config(workdir)
   try:
-    train = curves.select(curves.read_rows(workdir), 'epoch', 'error', scale=100).values
+    train = rows.select(rows.read_rows(workdir), 'epoch', 'error', scale=100).values
   except errors.DataError:
     train = []
   return Run(

@@ -9,7 +9,7 @@ import tempfile
 from absl.testing import absltest, parameterized
 
 from bitnet_jax import errors
-from bitnet_jax.analysis import curves
+from bitnet_jax.analysis import curves, plots
 
 _ROWS = [
   {'kind': 'train', 'step': 1, 'epoch': 0.5, 'loss': 2.25, 'error': 0.875, 'learning_rate': 0.1},
@@ -106,8 +106,8 @@ class CurvesTest(parameterized.TestCase):
 
   def test_runs_named_alike_keep_their_own_lines(self):
     first, second = self._workdir(name='a/run'), self._workdir(name='b/run')
-    self.assertEqual(curves._names([first, second]), [first, second])
-    self.assertEqual(curves._names([first, first[:-3] + 'other/']), ['run', 'other'])
+    self.assertEqual(plots.names([first, second]), [first, second])
+    self.assertEqual(plots.names([first, first[:-3] + 'other/']), ['run', 'other'])
 
   def test_more_runs_than_colours_are_refused(self):
     self.assertLen(set(curves.COLOURS), 7)

@@ -1,0 +1,134 @@
+"""Figure 1: a conventional block and a binary tree block, drawn from the modules' structure.
+
+    python -m bitnet_jax.analysis.figure1 --output=figure1.png [--features=256] [--tree_depth=3]
+
+A bar is as wide as the layer has channels. What a bar hands to the next layer is dark, what goes
+straight to the block's output is light; the topmost bar is the output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from absl import flags
+from matplotlib import axes, figure, patches
+
+from bitnet_jax import cli, errors
+from bitnet_jax.analysis import block_structure, plots
+from bitnet_jax.analysis.block_structure import INPUT, Channels, Structure
+
+_PASSED, _KEPT, _INPUT = plots.COLOURS[0], plots.COLOURS[4], '#BBBBBB'
+_BAR = 0.44  # Height of a bar; levels are 1 apart.
+_TITLES = {'conventional': 'Conventional block', 'bitnet': 'Binary tree block'}
+
+
+def draw(features: int = 256, tree_depth: int = 3) -> figure.Figure:
+  """Draws both blocks.
+
+  Args:
+    features: width D.
+    tree_depth: K.
+  """
+  fig = plots.new_figure(10, 2.2 + 0.95 * tree_depth)
+  for panel, (kind, title) in zip(fig.subplots(1, 2), _TITLES.items(), strict=True):
+    structure = block_structure.of_block(kind, features, tree_depth)
+    _draw_block(panel, structure, features)
+    weights = sum(layer.parameters for layer in structure.convolutions)
+    panel.set_title(
+      f'{title}\nwidth {features}, depth {tree_depth}: {weights:,} weights', fontsize=12
+    )
+  handles = [
+    patches.Patch(color=colour, label=label)
+    for colour, label in (
+      (_INPUT, 'input'),
+      (_PASSED, 'read by the next layer'),
+      (_KEPT, "part of the block's output"),
+    )
+  ]
+  fig.legend(handles=handles, loc='outside lower center', ncols=3, frameon=False)
+  return fig
+
+
+def _draw_block(panel: axes.Axes, structure: Structure, features: int) -> None:
+  """Draws a block from its input, at the bottom, to its output, at the top.
+
+  Channels keep their order from left to right, and a layer stands over the channels that it reads.
+  """
+  top = len(structure.convolutions) + 1
+  panel.set_axis_off()
+  panel.set_xlim(-0.08 * features, 1.04 * features)
+  panel.set_ylim(-0.7, top + 0.6)
+  places = {Channels(INPUT, 0, features): (0.0, 0)}
+  _bar(panel, 0.0, 0, features, _INPUT)
+  panel.text(features / 2, -0.3, 'input', ha='center', va='top', fontsize=10)
+  for number, layer in enumerate(structure.convolutions, start=1):
+    place = places[layer.inputs[0]]
+    panel.text(-0.03 * features, number, f'{number}', ha='right', va='center', fontsize=10)
+    _arrow(panel, place[0] + layer.inputs[0].width / 2, place[1], number)
+    for part, colour in _parts(structure, number):
+      places[part] = (place[0] + part.start, number)
+      _bar(panel, place[0] + part.start, number, part.width, colour)
+  position = 0.0
+  for part in structure.output:
+    left, level = places[part]
+    if left != position:
+      raise ValueError(f'the output at channel {position:g} does not stand over {part}')
+    _arrow(panel, position + part.width / 2, level, top)
+    _bar(panel, position, top, part.width, _KEPT)
+    position += part.width
+  panel.text(features / 2, top + 0.3, 'output', ha='center', va='bottom', fontsize=10)
+
+
+def _parts(structure: Structure, number: int) -> list[tuple[Channels, str]]:
+  """The ranges of a layer's channels that are read or put out as one, with their colours."""
+  read = [part for layer in structure.convolutions for part in layer.inputs]
+  parts = [(part, _PASSED) for part in read] + [(part, _KEPT) for part in structure.output]
+  return sorted((part, colour) for part, colour in parts if part.source == number)
+
+
+def _bar(panel: axes.Axes, left: float, level: int, width: int, colour: str) -> None:
+  panel.add_patch(
+    patches.Rectangle(
+      (left, level - _BAR / 2), width, _BAR, facecolor=colour, edgecolor='white', linewidth=1.5
+    )
+  )
+  dark = colour == _PASSED
+  panel.text(
+    left + width / 2,
+    level,
+    str(width),
+    ha='center',
+    va='center',
+    fontsize=10,
+    color='white' if dark else 'black',
+  )
+
+
+def _arrow(panel: axes.Axes, middle: float, level: int, to_level: int) -> None:
+  """An arrow straight up from a bar to one above it."""
+  panel.annotate(
+    '',
+    xy=(middle, to_level - _BAR / 2 - 0.02),
+    xytext=(middle, level + _BAR / 2 + 0.02),
+    arrowprops={'arrowstyle': '-|>', 'color': '#333333', 'linewidth': 1.2, 'shrinkA': 0},
+  )
+
+
+def main(argv: Sequence[str]) -> None:
+  """Draws what the flags ask for."""
+  del argv
+  plots.check_output(flags.FLAGS.output)
+  try:
+    fig = draw(flags.FLAGS.features, flags.FLAGS.tree_depth)
+  except ValueError as error:
+    problem, _, remedy = str(error).rpartition(': ')[2].partition('; ')
+    raise errors.ConfigError('features', flags.FLAGS.features, problem, remedy) from error
+  plots.save(fig, flags.FLAGS.output)
+  print(f'figure 1: {flags.FLAGS.output}')
+
+
+if __name__ == '__main__':
+  flags.DEFINE_string('output', None, 'PNG or SVG to write.', required=True)
+  flags.DEFINE_integer('features', 256, 'Width of the blocks.', lower_bound=1)
+  flags.DEFINE_integer('tree_depth', 3, 'Depth of the blocks.', lower_bound=1)
+  cli.run(main)

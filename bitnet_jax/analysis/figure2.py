@@ -1,0 +1,140 @@
+"""Figure 2: the gradient's norm at the first convolution, per epoch, of several networks.
+
+    python -m bitnet_jax.analysis.figure2 --workdir=DIR [--workdir=DIR ...] --output=figure2.png
+
+A directory is a run's, finished or not, or a folder of runs; `launch/figure2.sh` trains the nine
+networks of the paper. Runs of one network that differ in their seed make one line, the mean, in a
+band of one standard deviation. Runs on different data sets get panels of their own.
+
+Source:
+  Section 4.4. The paper leaves open what is averaged: here, over the epoch's steps, the L2 norm of
+  the loss's gradient (without weight decay) with respect to the first convolution's weights.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from absl import flags
+from matplotlib import axes, figure
+
+from bitnet_jax import cli, errors
+from bitnet_jax.analysis import measured, paper, plots, rows
+from bitnet_jax.analysis.networks import Network
+from bitnet_jax.analysis.rows import Curve
+
+FIELD = 'stem_gradient_norm'
+_NINE = {row[0]: row[1] for row in paper.FIGURE2_ROWS}
+# Line of each of the nine, told apart by colour, dashes and marker; the baselines are black.
+_BLACK = plots.COLOURS[-1]
+_STYLES: dict[Network, dict[str, Any]] = {
+  network: {'color': colour, 'linestyle': dashes, 'marker': marker}
+  for network, colour, dashes, marker in zip(
+    _NINE,
+    (_BLACK, _BLACK, *(plots.COLOURS[index] for index in (5, 4, 2, 1, 0, 3)), plots.GREY),
+    ('-', '--', '-', '-', '-', '-', '--', '--', '--'),
+    ('s', 'x', 'o', '^', 'v', 'D', 'o', '^', 'v'),
+    strict=True,
+  )
+}
+
+# Data set, network: a curve for each run.
+Norms = dict[str, dict[Network, list[Curve]]]
+
+
+def read(directories: Sequence[str]) -> Norms:
+  """Reads the norms of runs.
+
+  Args:
+    directories: of runs, or folders of them.
+
+  Raises:
+    DataError: there is no run in one of them, or one has not finished an epoch.
+  """
+  found: Norms = {}
+  for directory in directories:
+    path = pathlib.Path(directory)
+    inside = sorted(file.parent for file in path.glob('*/metrics.jsonl'))
+    for workdir in [path] if (path / 'metrics.jsonl').exists() or not inside else inside:
+      curve = rows.select(rows.read_rows(str(workdir)), 'epoch', FIELD)
+      if not curve.epochs:
+        raise errors.DataError(
+          'workdir', workdir, 'has finished no epoch', 'train further, or leave it out'
+        )
+      config = measured.read_config(str(workdir))
+      networks = found.setdefault(config['data']['name'], {})
+      networks.setdefault(measured.network_of(config['model']), []).append(curve)
+  return found
+
+
+def mean_and_spread(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Epochs that all runs have, and the mean and standard deviation over the runs there."""
+  epochs = sorted(set.intersection(*(set(curve.epochs) for curve in curves)))
+  values = np.array(
+    [[value for epoch, value in zip(*curve, strict=True) if epoch in epochs] for curve in curves]
+  )
+  spread = values.std(axis=0, ddof=1) if len(curves) > 1 else np.zeros(len(epochs))
+  return np.array(epochs), values.mean(axis=0), spread
+
+
+def draw(norms: Norms) -> figure.Figure:
+  """Draws a panel for each data set; a line's `gid` is `DATA/LABEL`."""
+  fig = plots.new_figure(10, 1.2 + 4.6 * len(norms))
+  panels = fig.subplots(len(norms), 1, squeeze=False)[:, 0]
+  for panel, (data, networks) in zip(panels, norms.items(), strict=True):
+    _draw_panel(panel, data, networks)
+    title = f'Gradient at the first convolution, {data}'
+    plots.dress(panel, title, 'epoch', 'L2 norm, mean over the epoch')
+    plots.count_epochs(panel)
+    panel.set_ylim(bottom=0)
+    panel.legend(loc='center left', bbox_to_anchor=(1.01, 0.5), frameon=False)
+  return fig
+
+
+def label(network: Network) -> str:
+  """The name in Figure 2's legend, or one of its kind for another network."""
+  return _NINE.get(network, str(network))
+
+
+def _draw_panel(panel: axes.Axes, data: str, networks: Mapping[Network, list[Curve]]) -> None:
+  order = [network for network in _NINE if network in networks]
+  others = [network for network in networks if network not in _NINE]
+  for network in order + others:
+    style = _STYLES.get(network)
+    if style is None:  # Not of the nine: colours in turn.
+      colour = plots.COLOURS[others.index(network) % len(plots.COLOURS)]
+      style = {'color': colour, 'linestyle': ':', 'marker': 'P'}
+    epochs, mean, spread = mean_and_spread(networks[network])
+    panel.plot(
+      epochs,
+      mean,
+      label=label(network),
+      gid=f'{data}/{label(network)}',
+      linewidth=1.5,
+      markersize=5,
+      markevery=max(1, len(epochs) // 10),
+      **style,
+    )
+    if spread.any():
+      panel.fill_between(
+        epochs, mean - spread, mean + spread, color=style['color'], alpha=0.2, linewidth=0
+      )
+
+
+def main(argv: Sequence[str]) -> None:
+  """Draws what the flags ask for."""
+  del argv
+  plots.check_output(flags.FLAGS.output)
+  plots.save(draw(read(flags.FLAGS.workdir)), flags.FLAGS.output)
+  print(f'figure 2: {flags.FLAGS.output}')
+
+
+if __name__ == '__main__':
+  flags.DEFINE_multi_string(
+    'workdir', None, 'Directory of a run, or a folder of runs; repeatable.', required=True
+  )
+  flags.DEFINE_string('output', None, 'PNG or SVG to write.', required=True)
+  cli.run(main)

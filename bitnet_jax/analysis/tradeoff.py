@@ -1,0 +1,202 @@
+"""Error against parameters and against multiply-adds, for every network of the paper's tables.
+
+    python -m bitnet_jax.analysis.tradeoff --output=tradeoff.png [--measured=DIR ...]
+
+The plot that the paper argues from and does not draw. Errors are the paper's, sizes are ours as
+trained (those of quoted networks are the paper's); errors of finished runs stand beside them as
+stars.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from absl import flags
+from matplotlib import axes, figure, lines
+
+from bitnet_jax import cli
+from bitnet_jax.analysis import counts, labels, measured, paper, plots
+from bitnet_jax.analysis.networks import Network
+from bitnet_jax.analysis.paper import Row
+
+CELLS = {
+  paper.CIFAR10: 'CIFAR-10',
+  paper.CIFAR100: 'CIFAR-100',
+  paper.SINGLE_CROP: 'ILSVRC12, single crop',
+}
+# Family: colour, marker, name.
+_FAMILIES = {
+  'bitnet': (plots.COLOURS[0], 'o', 'BitNet (d,k,n)'),
+  'wide_resnet': (plots.COLOURS[1], 's', 'Wide ResNet (d,k,n)'),
+  'plainnet': (plots.COLOURS[2], 'D', 'plainnet (d,k,n)'),
+  'resnet': (plots.COLOURS[1], '^', 'ResNet B (width factor)'),
+  'quoted': (plots.GREY, 'v', 'quoted by the paper'),
+}
+_UNITS = {
+  'parameters': (1e6, 'parameters (millions)'),
+  'multiply_adds': (1e9, 'multiply-adds (10⁹)'),
+}
+
+
+class Point(NamedTuple):
+  """A network in a panel.
+
+  Attributes:
+    family: key of `_FAMILIES`.
+    label: short name.
+    size: millions of parameters, or billions of multiply-adds.
+    error: in percent.
+    is_ours: whether the error was measured here.
+    series: points of one series are joined: Table 5's networks of a width, by tree depth.
+  """
+
+  family: str
+  label: str
+  size: float
+  error: float
+  is_ours: bool = False
+  series: str = ''
+
+
+def points(cell: str, quantity: str, runs: Sequence[measured.Run] = ()) -> list[Point]:
+  """Every network of the tables with an error for a cell, once, and the runs beside them.
+
+  Args:
+    cell: key of `CELLS`.
+    quantity: 'parameters' or 'multiply_adds'.
+    runs: finished ones.
+  """
+  found: dict[str, Point] = {}
+  for row in paper.ROWS:
+    size = _size(row, quantity)
+    if cell not in row.errors or size is None:
+      continue
+    key = row.key.partition('/')[2]
+    point = Point(_family(row), _label(row), size, float(row.errors[cell]), series=_series(row))
+    # Table 5 repeats networks of Table 2, with the same errors.
+    if key not in found or point.series:
+      found[key] = point
+    for group in measured.summarize(runs, row.network, cell) if row.network else []:
+      found[f'{key} {group["epochs"]} {group["departures"]}'] = point._replace(
+        label=f'{point.label} @{group["epochs"]:g}', error=group['mean'], is_ours=True, series=''
+      )
+  return list(found.values())
+
+
+def _series(row: Row) -> str:
+  return f'{row.network.width},k,{row.network.num_blocks}' if row.table == 5 and row.network else ''
+
+
+def _size(row: Row, quantity: str) -> float | None:
+  if row.network:
+    count = counts.count(row.network, quantity, row.network.trained)
+    return count / _UNITS[quantity][0]
+  return float(row.parameters) if quantity == 'parameters' and row.parameters else None
+
+
+def _family(row: Row) -> str:
+  if row.network is None:
+    return 'quoted'
+  return next(family for family in _FAMILIES if row.network.name.startswith(family))
+
+
+def _label(row: Row) -> str:
+  network: Network | None = row.network
+  if network is None:
+    return f'{row.label}-{row.depth}' if row.depth else row.label
+  if network.is_cifar:
+    return f'{network.width},{network.tree_depth},{network.num_blocks}'
+  number = ''.join(filter(str.isdigit, network.name))
+  return number + (f' (x{network.width_factor:g})' if network.width_factor != 1 else '')
+
+
+def draw(runs: Sequence[measured.Run] = ()) -> figure.Figure:
+  """Draws a row of two panels for each data set."""
+  fig = plots.new_figure(12, 15)
+  panels = fig.subplots(len(CELLS), 2)
+  every = []
+  for row, (cell, title) in zip(panels, CELLS.items(), strict=True):
+    for panel, quantity in zip(row, _UNITS, strict=True):
+      shown, beyond = _within(points(cell, quantity, runs))
+      _note(panel, beyond)
+      every.append((panel, shown))
+      _draw_panel(panel, shown)
+      plots.dress(panel, title, _UNITS[quantity][1], 'test error (%)')
+      plots.logarithmic(panel)
+      panel.margins(x=0.09, y=0.09)
+  fig.legend(handles=_legend(runs), loc='outside upper center', ncols=3 + bool(runs), frameon=False)
+  renderer = labels.settle(fig)
+  for panel, shown in every:
+    labels.place(
+      renderer,
+      panel,
+      [(point.size, point.error) for point in shown],
+      [point.label for point in shown],
+    )
+  return fig
+
+
+def _within(shown: Sequence[Point]) -> tuple[list[Point], list[Point]]:
+  """Parts measured errors far above all printed ones, as after a few epochs, from the rest."""
+  limit = 1.3 * max(point.error for point in shown if not point.is_ours)
+  beyond = [point for point in shown if point.error > limit]
+  return [point for point in shown if point not in beyond], beyond
+
+
+def _note(panel: axes.Axes, beyond: Sequence[Point]) -> None:
+  """Says which points lie above the panel."""
+  lines_ = [f'{point.label}: {point.error:.1f} %' for point in beyond]
+  if lines_:
+    text = '\n'.join(['measured here, above the plot:', *lines_])
+    panel.text(0.98, 0.98, text, transform=panel.transAxes, ha='right', va='top', fontsize=8)
+
+
+def _draw_panel(panel: axes.Axes, shown: Sequence[Point]) -> None:
+  for series in {point.series for point in shown if point.series}:
+    joined = [point for point in shown if point.series == series]
+    joined.sort(key=lambda point: int(point.label.split(',')[1]))
+    panel.plot(
+      [point.size for point in joined],
+      [point.error for point in joined],
+      color=_FAMILIES['bitnet'][0],
+      linewidth=0.8,
+      alpha=0.6,
+      zorder=1.5,
+      gid=f'series/{series}',
+    )
+  for point in shown:
+    panel.plot(point.size, point.error, gid=f'{point.family}/{point.label}', **_marker(point))
+
+
+def _marker(point: Point) -> dict[str, Any]:
+  colour, marker, _ = _FAMILIES[point.family]
+  style = {'color': colour, 'linestyle': '', 'markeredgecolor': 'white', 'markeredgewidth': 0.6}
+  star = {'marker': '*', 'markersize': 11}
+  return {**style, **(star if point.is_ours else {'marker': marker, 'markersize': 6})}
+
+
+def _legend(runs: Sequence[measured.Run]) -> list[lines.Line2D]:
+  handles = [
+    lines.Line2D([], [], color=colour, marker=marker, linestyle='', markersize=6, label=name)
+    for colour, marker, name in _FAMILIES.values()
+  ]
+  series = lines.Line2D([], [], color=_FAMILIES['bitnet'][0], linewidth=0.8, label='k = 1 to 6')
+  ours = lines.Line2D(
+    [], [], color='#333333', marker='*', linestyle='', markersize=11, label='measured here @epochs'
+  )
+  return [*handles, series, *([ours] if runs else [])]
+
+
+def main(argv: Sequence[str]) -> None:
+  """Draws what the flags ask for."""
+  del argv
+  plots.check_output(flags.FLAGS.output)
+  plots.save(draw(measured.find(flags.FLAGS.measured)), flags.FLAGS.output)
+  print(f'trade-off: {flags.FLAGS.output}')
+
+
+if __name__ == '__main__':
+  flags.DEFINE_string('output', None, 'PNG or SVG to write.', required=True)
+  flags.DEFINE_multi_string('measured', [], 'Finished run, or a folder of them; repeatable.')
+  cli.run(main)
