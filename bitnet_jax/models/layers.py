@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from bitnet_jax.models import norm
+
 Dtype = Any
 
 
@@ -157,31 +159,28 @@ class GroupedBatchNorm(nn.Module):
     if not train:
       multiplier = scale * lax.rsqrt(running_var.value + self.epsilon)
       y = x.astype(jnp.float32) * multiplier + (bias - running_mean.value * multiplier)
-    else:
-      y, mean, var = self._normalise(x, scale, bias)
-      keep = self.momentum
-      running_mean.value = keep * running_mean.value + (1 - keep) * mean
-      running_var.value = keep * running_var.value + (1 - keep) * var
-    y = y.astype(self.dtype)
-    return nn.relu(y) if self.relu else y
+      return (nn.relu(y) if self.relu else y).astype(self.dtype)
+    y, mean, var = self._normalize(x.astype(self.dtype), scale, bias)
+    keep = self.momentum
+    running_mean.value = keep * running_mean.value + (1 - keep) * mean
+    running_var.value = keep * running_var.value + (1 - keep) * var
+    return y
 
-  def _normalise(
+  def _normalize(
     self, x: jax.Array, scale: jax.Array, bias: jax.Array
   ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Normalises by group; also the mean over groups of the means and unbiased variances."""
     num_devices = lax.axis_size(self.axis_name) if self.axis_name else 1
     groups, devices = group_layout(x.shape[0], self.group_size, num_devices)
-    grouped = x.astype(jnp.float32).reshape(groups, -1, x.shape[-1])
+    peers = [list(range(first, first + devices)) for first in range(0, num_devices, devices)]
 
     def over_devices(value: jax.Array) -> jax.Array:
       if devices == 1:
         return value
-      peers = [list(range(d, d + devices)) for d in range(0, num_devices, devices)]
       return lax.pmean(value, self.axis_name, axis_index_groups=peers)
 
-    mean = over_devices(grouped.mean(axis=1, keepdims=True))
-    var = over_devices(jnp.square(grouped - mean).mean(axis=1, keepdims=True))
-    y = (grouped - mean) * (scale * lax.rsqrt(var + self.epsilon)) + bias
+    grouped = x.reshape(groups, -1, x.shape[-1])
+    y, mean, var = norm.normalize(grouped, scale, bias, self.epsilon, self.relu, over_devices)
     count = grouped.shape[1] * devices
     unbiased = var * (count / max(count - 1, 1))  # what Torch's running average takes
     return y.reshape(x.shape), mean.mean(axis=(0, 1)), unbiased.mean(axis=(0, 1))

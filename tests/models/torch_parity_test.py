@@ -19,7 +19,7 @@ import optax
 from absl.testing import absltest, parameterized
 
 from bitnet_jax import metrics, models, optim
-from bitnet_jax.models import layers
+from bitnet_jax.models import layers, norm
 
 try:
   import torch
@@ -250,7 +250,7 @@ class ParityTestCase(parameterized.TestCase):
   def setUp(self):
     super().setUp()
     self.enterContext(jax.enable_x64(True))
-    for module in (layers, metrics, optim):
+    for module in (layers, metrics, norm, optim):
       self.enterContext(mock.patch.object(module, 'jnp', Double()))
 
   def assert_near(self, got, want, name, tolerance=1e-9):
