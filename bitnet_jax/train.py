@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +22,27 @@ from bitnet_jax.recorder import Recorder
 from bitnet_jax.workdir import check_space
 
 Tree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """What the loop works with, apart from the state.
+
+  Attributes:
+    config: validated.
+    environment: of this process, see `records.environment`.
+    plan: how long the run is.
+    checkpoints: of the work directory.
+    recorder: follows the steps.
+    evaluate: `evaluate(variables)`, {} if it was stopped.
+  """
+
+  config: ml_collections.ConfigDict
+  environment: dict[str, Any]
+  plan: assemble.Plan
+  checkpoints: Checkpoints
+  recorder: Recorder
+  evaluate: Callable[[Tree], dict[str, Any]]
 
 
 def train(
@@ -49,20 +71,18 @@ def train(
   model = assemble.make_model(config, len(train_feed.class_names), parallel.AXIS)
   optimizer, schedule = assemble.make_optimizer(config, plan)
   state = steps.create_state(model, optimizer, config.seed, train_feed.image_shape)
-  keep = config.checkpoint
-  check_space(
-    workdir,
-    state_bytes=sum(leaf.nbytes for leaf in jax.tree.leaves(state)),
-    checkpoints=keep.keep_latest + keep.keep_best,
-  )
   describe_run(config, workdir, plan, state.params, train_feed, environment)
 
-  checkpoints = Checkpoints(workdir, keep_latest=keep.keep_latest, keep_best=keep.keep_best)
+  checkpoints = open_checkpoints(config, workdir, state)
   state, progress = resume.restore(checkpoints, config, state, environment, allowed_changes)
   start = int(state.step)
   recorder = make_recorder(config, workdir, plan, step=start, seconds=progress.seconds)
   if start:
     recorder.line(f'resumed from step {start}, {checkpoints.path(start)}')
+  run_evaluation = evaluation.make_evaluator(
+    model, test_feed, mean=config.data.mean, std=config.data.std, stop=stop.requested
+  )
+  run = Run(config, environment, plan, checkpoints, recorder, run_evaluation)
   train_step = parallel.map_devices(
     steps.make_train_step(
       model,
@@ -75,67 +95,89 @@ def train(
     ),
     donate=(0,),
   )
-  run_evaluation = evaluation.make_evaluator(
-    model, test_feed, mean=config.data.mean, std=config.data.std, stop=stop.requested
-  )
   state = parallel.replicate(state)
+  result = settle(run, start, state) if not progress.settled else {}
+  if stop.requested():
+    raise errors.PreemptedError('step', start, 'asked to stop', 'run the command again')
 
-  def settle(step: int, state: steps.TrainState, *, evaluates: bool) -> dict[str, Any]:
-    """Evaluates and saves, each if due; the run saves and stops here if it was asked to."""
-    result = run_evaluation(variables_of(state)) if evaluates else {}
-    if result:
-      recorder.evaluated(step, result)
-    if not is_save_due(config, plan, step) and not stop.requested():
-      return result
-    progress = resume.Progress(recorder.seconds, settled=bool(result) or not evaluates)
-    record = resume.make_record(config, environment, progress)
-    checkpoints.save(step, parallel.read_back(state), record, result.get('error'))
-    if stop.requested():
-      checkpoints.wait()
-      raise errors.PreemptedError(
-        'step', step, f'asked to stop; saved in {checkpoints.path(step)}', 'run the command again'
-      )
-    return result
-
-  result: dict[str, Any] = {}
-  if not progress.settled:
-    result = settle(start, state, evaluates=True)
   recorder.resume()
   for step in range(start + 1, plan.total_steps + 1):
-    if stop.requested() and step == start + 1:
-      raise errors.PreemptedError('step', start, 'asked to stop', 'run the command again')
     state, report = train_step(state, train_feed.inputs_of(step - 1))
     recorder.add(step, report)
-    evaluates = plan.is_due(step, config.eval.every_epochs)
-    if evaluates or is_save_due(config, plan, step) or stop.requested():
+    if evaluates(config, plan, step) or saves(config, plan, step) or stop.requested():
       recorder.drain()
-      check_divergence(config, recorder, checkpoints)
-      result = settle(step, state, evaluates=evaluates)
+      check_divergence(run)
+      result = settle(run, step, state)
       recorder.resume()
-    check_divergence(config, recorder, checkpoints)
+    check_divergence(run)
 
   result = result or run_evaluation(variables_of(state))  # The run was over before this process.
-  train_feed.close()
-  test_feed.close()
-  checkpoints.close()
-  recorder.close()
+  for part in (train_feed, test_feed, checkpoints, recorder):
+    part.close()
   return write_result(config, workdir, plan, result, recorder.seconds, checkpoints)
 
 
-def check_divergence(
-  config: ml_collections.ConfigDict, recorder: Recorder, checkpoints: Checkpoints
-) -> None:
+def settle(run: Run, step: int, state: steps.TrainState) -> dict[str, Any]:
+  """Evaluates and saves, each if it is due after `step` steps.
+
+  Returns:
+    The evaluation's result, {} if none was due.
+
+  Raises:
+    PreemptedError: the run was asked to stop; it has saved, due or not.
+  """
+  due = evaluates(run.config, run.plan, step)
+  result = run.evaluate(variables_of(state)) if due else {}
+  if result:
+    run.recorder.evaluated(step, result)
+  stops = stop.requested()
+  if saves(run.config, run.plan, step) or stops:
+    progress = resume.Progress(run.recorder.seconds, settled=bool(result) or not due)
+    record = resume.make_record(run.config, run.environment, progress)
+    run.checkpoints.save(step, parallel.read_back(state), record, result.get('error'))
+  if stops:
+    run.checkpoints.wait()
+    path = run.checkpoints.path(step)
+    raise errors.PreemptedError(
+      'step', step, f'asked to stop; saved in {path}', 'run the command again'
+    )
+  return result
+
+
+def evaluates(config: ml_collections.ConfigDict, plan: assemble.Plan, step: int) -> bool:
+  """Whether the test split is evaluated after `step` steps."""
+  return plan.is_due(step, config.eval.every_epochs)
+
+
+def saves(config: ml_collections.ConfigDict, plan: assemble.Plan, step: int) -> bool:
+  """Whether a checkpoint is taken after `step` steps."""
+  every_steps = config.checkpoint.every_steps
+  in_interval = bool(every_steps) and step % every_steps == 0
+  return in_interval or plan.is_due(step, config.checkpoint.every_epochs)
+
+
+def check_divergence(run: Run) -> None:
   """Raises DivergedError once the recorder saw the run diverge; nothing is saved after that."""
-  if not recorder.diverged:
+  if not run.recorder.diverged:
     return
-  step, loss = recorder.diverged
-  good = checkpoints.latest_step()
+  step, loss = run.recorder.diverged
+  good = run.checkpoints.latest_step()
   raise errors.DivergedError(
     'loss',
     loss,
     f'diverged at step {step}; last good checkpoint: {good or "none"}',
-    f'lower config.optim.learning_rate={config.optim.learning_rate}',
+    f'lower config.optim.learning_rate={run.config.optim.learning_rate}',
   )
+
+
+def open_checkpoints(
+  config: ml_collections.ConfigDict, workdir: str, state: steps.TrainState
+) -> Checkpoints:
+  """Opens the checkpoints of a run, once there is room for all that are to be kept."""
+  keep = config.checkpoint
+  state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+  check_space(workdir, state_bytes=state_bytes, checkpoints=keep.keep_latest + keep.keep_best)
+  return Checkpoints(workdir, keep_latest=keep.keep_latest, keep_best=keep.keep_best)
 
 
 def variables_of(state: steps.TrainState) -> Tree:
@@ -160,13 +202,6 @@ def make_recorder(
     log_every_steps=config.log.every_steps,
     seconds=seconds,
   )
-
-
-def is_save_due(config: ml_collections.ConfigDict, plan: assemble.Plan, step: int) -> bool:
-  """Whether a checkpoint is taken after `step` steps."""
-  every_steps = config.checkpoint.every_steps
-  in_interval = bool(every_steps) and step % every_steps == 0
-  return in_interval or plan.is_due(step, config.checkpoint.every_epochs)
 
 
 def make_augment(config: ml_collections.ConfigDict) -> steps.AugmentBatch:
