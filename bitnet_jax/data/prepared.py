@@ -198,11 +198,14 @@ def _check_obtainable(url: str, archive_dir: str, data_dir: pathlib.Path) -> Non
 
 def _explain(error: Exception, name: str) -> errors.UserError | None:
   """The one-line form of what tfds raises, None if it has none."""
-  cause: BaseException | None = error
-  while cause is not None and not isinstance(cause, errors.UserError):
-    cause = cause.__cause__ or cause.__context__
-  if isinstance(cause, errors.UserError):
-    return cause
+  chain: list[BaseException] = [error]
+  while cause := chain[-1].__cause__ or chain[-1].__context__:
+    chain.append(cause)
+  for cause in chain:
+    if isinstance(cause, errors.UserError):
+      return cause
+    if isinstance(cause, shuffle.DuplicatedKeysError):
+      return errors.DataError('dataset', name, 'two images bear the same name', 'fetch it again')
   message = str(error)
   if isinstance(error, download_manager.NonMatchingChecksumError):
     found = re.search(r'Artifact (\S+), downloaded to (.*), has wrong checksum', message)
@@ -211,9 +214,6 @@ def _explain(error: Exception, name: str) -> errors.UserError | None:
       problem = f'wrong checksum, expected {sums[0]}, got {sums[1]}'
       return errors.DataError('archive', found[2], problem, f'fetch {found[1]} again')
     return errors.DataError('archive', name, message, 'fetch it again')
-  if isinstance(error, shuffle.DuplicatedKeysError):
-    problem = 'two images bear the same name'
-    return errors.DataError('archive', name, problem, 'fetch it again')
   if 'Not enough disk space' in message:
     return errors.StorageError('data_dir', name, message, 'free space there')
   if isinstance(error, OSError) and error.errno is not None:

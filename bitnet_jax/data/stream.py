@@ -33,6 +33,7 @@ Batch = dict[str, np.ndarray]
 
 NONE = -1  # In 'skipped': no example was skipped at this place.
 _QUIET = 'ignore:resource_tracker'
+_START = 3  # Times the longest wait, for the first batch: workers have to import what they need.
 _BUFFERED = 2  # Batches that wait for the device, beside one in each worker.
 
 
@@ -210,6 +211,7 @@ class Batches(Iterator[Batch]):
     self._others = set(multiprocessing.active_children())
     self._queue: queue.Queue[Any] = queue.Queue(_BUFFERED)
     self._stop = threading.Event()
+    self._started = False
     self._thread = threading.Thread(target=self._run, daemon=True)
     self._thread.start()
     atexit.register(self.close)  # Before multiprocessing's own, which waits for the workers.
@@ -238,10 +240,12 @@ class Batches(Iterator[Batch]):
       DataError: an example cannot be read.
       PeerError: a worker process died, or no batch came in time.
     """
+    timeout = self._timeout * (1 if self._started else _START)
     try:
-      item = self._queue.get(timeout=self._timeout)
+      item = self._queue.get(timeout=timeout)
+      self._started = True
     except queue.Empty:
-      problem = f'no batch came for {self._timeout:g} s'
+      problem = f'no batch came for {timeout:g} s'
       remedy = 'a worker is stopped or the storage hangs; run again to go on'
       self._fail(problem, remedy)
     if isinstance(item, Exception):
