@@ -1,7 +1,7 @@
 """The Wide ResNet without shortcuts (d, k, n) on CIFAR-10: Table 6 and Figure 2.
 
 Command:
-  python -m bitnet_jax.main --config=configs/cifar10_plainnet.py:4,2,6 --workdir=runs/cifar10_plainnet
+  python -m bitnet_jax.main --config=configs/cifar10_plainnet.py:4,2,6 --workdir=runs/plainnet
 Rows: 4,2,6 (section 4.4).
 Hardware, time and error of ours: not run. The paper's errors stand in its Table 2; it used two
 GPUs, hence the batch norm group of 64.

@@ -1,7 +1,7 @@
 """Wide ResNet (d, k, n) on CIFAR-10 with the paper's recipe: Tables 2 and 6.
 
 Command:
-  python -m bitnet_jax.main --config=configs/cifar10_wide_resnet.py:4,2,6 --workdir=runs/cifar10_wide_resnet
+  python -m bitnet_jax.main --config=configs/cifar10_wide_resnet.py:4,2,6 --workdir=runs/wrn
 Rows: 4,2,6  10,2,2  10,2,3  12,2,4
 Hardware, time and error of ours: not run. The paper's errors stand in its Table 2; it used two
 GPUs, hence the batch norm group of 64.
