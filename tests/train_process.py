@@ -26,7 +26,12 @@ SMALL = {
   'num_epochs': 3,
   'log.every_steps': 1,
   'checkpoint.every_steps': 5,
+  'optim.schedule': 'step',
   'optim.drop_epochs': '(3,)',
+  'optim.weight_decay': 0.0005,
+  'data.image_size': 0,
+  'augment.pad': 1,
+  'eval.every_epochs': 1,
   'log.tensorboard': False,
 }
 # Never the same in two runs.
