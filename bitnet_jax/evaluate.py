@@ -51,12 +51,12 @@ def evaluate(
   config = network.config
   override(config, **overrides)
   config_lib.validate(config)
+  _check_batch(config.eval.batch_size, jax.device_count())
   split = split or config.data.test_split
   feed = feeds.open_evaluation(config, split, crops=crops)
   if feed.class_names != network.class_names:
     problem = f'has {len(feed.class_names)} classes, others than the {len(network.class_names)}'
     raise errors.DataError('split', split, f'{problem} of the run', 'name the data set of the run')
-  _check_batch(config.eval.batch_size, jax.device_count())
   model = assemble.make_model(config, len(network.class_names), parallel.AXIS)
   run = evaluation.make_evaluator(
     model, feed, mean=config.data.mean, std=config.data.std, by_class=True

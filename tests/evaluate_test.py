@@ -1,0 +1,233 @@
+"""The evaluation command against a plain NumPy rendering of it."""
+
+import csv
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+from absl.testing import absltest, parameterized
+from PIL import Image
+
+from bitnet_jax import assemble, errors, evaluate, predict
+from bitnet_jax.data import arrays, crop, prepared, sources
+from tests import fake_run
+
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def read_csv(path):
+  with open(path, newline='') as file:
+    return list(csv.DictReader(file))
+
+
+class EvaluateTestCase(parameterized.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.data_dir = cls.enterClassContext(tempfile.TemporaryDirectory())
+    prepared.prepare('digits', cls.data_dir)
+    cls.workdir = cls.enterClassContext(tempfile.TemporaryDirectory())
+    cls.config = fake_run.make_config(cls.data_dir)
+    cls.states = fake_run.make_run(cls.workdir, cls.config, seeds=(3, 4))
+    cls.source = sources.open_source('digits', 'test', cls.data_dir)
+    cls.loaded = arrays.load_arrays(cls.source)
+
+  def logits(self, images, step=2):
+    """Of the network applied to all images at once, outside of any map over devices."""
+    state = self.states[step - 1]
+    model = assemble.make_model(self.config, 10, '')
+    inputs = (images.astype(np.float64) - 77.9) / 95.7
+    variables = {'params': state.params, 'batch_stats': state.batch_stats}
+    return np.asarray(model.apply(variables, inputs.astype(np.float32), train=False))
+
+  def expect(self, logits, labels):
+    ranks = (logits >= np.take_along_axis(logits, labels[:, None], 1)).sum(axis=1)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_shares = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return {
+      'error': (ranks > 1).mean(),
+      'error_top5': (ranks > 5).mean(),
+      'loss': -log_shares[np.arange(len(labels)), labels].mean(),
+    }
+
+  def assert_result(self, result, expected):
+    for name, value in expected.items():
+      self.assertAlmostEqual(result[name], value, places=5, msg=name)
+
+
+class EvaluateTest(EvaluateTestCase):
+  @parameterized.parameters((8, 'resident'), (40, 'resident'), (360, 'resident'), (56, 'stream'))
+  def test_every_example_counts_once(self, batch_size, pipeline):
+    with tempfile.TemporaryDirectory() as workdir:
+      made = fake_run.make_config(self.data_dir, **{'data.pipeline': pipeline, 'data.workers': 0})
+      fake_run.make_run(workdir, made, seeds=(3, 4))
+      result = evaluate.evaluate(workdir, batch_size=batch_size)
+      self.assertEqual((result['count'], result['examples'], result['step']), (360, 360, 2))
+      self.assert_result(result, self.expect(self.logits(self.loaded.image), self.loaded.label))
+
+  def test_files(self):
+    result = evaluate.evaluate(self.workdir, step=1)
+    folder = pathlib.Path(self.workdir, 'evaluation')
+    written = json.loads((folder / 'test_1crop_step1.json').read_text())
+    self.assertEqual({**written, 'file': result['file']}, result)
+    logits, labels = self.logits(self.loaded.image, step=1), self.loaded.label
+    self.assert_result(written, self.expect(logits, labels))
+    rows = read_csv(folder / 'test_1crop_step1_classes.csv')
+    self.assertEqual([row['class'] for row in rows], list('0123456789'))
+    for label, row in enumerate(rows):
+      chosen = labels == label
+      self.assertEqual(int(row['examples']), chosen.sum())
+      for name, value in self.expect(logits[chosen], labels[chosen]).items():
+        if name != 'loss':
+          self.assertAlmostEqual(float(row[name]), value, places=6)
+    confusion = np.zeros((10, 10), int)
+    for row in read_csv(folder / 'test_1crop_step1_confusion.csv'):
+      confusion[int(row['class']), int(row['predicted'])] = int(row['count'])
+    want = np.zeros((10, 10), int)
+    np.add.at(want, (labels, logits.argmax(axis=1)), 1)
+    np.testing.assert_array_equal(confusion, want)
+
+  def test_ten_crops_average_logits(self):
+    result = evaluate.evaluate(self.workdir, crops=10, resize=11, workers=0)
+    total = np.zeros((360, 10))
+    for view in range(5):
+      images = np.stack(
+        [
+          crop.five_crops(crop.resize(image, 11, 11, antialias=False), 8)[view]
+          for image in self.loaded.image
+        ]
+      )
+      total += self.logits(images) + self.logits(images[:, :, ::-1])
+    self.assertEqual(result['count'], 360)
+    self.assert_result(result, self.expect(total / 10, self.loaded.label))
+
+  def test_any_split(self):
+    result = evaluate.evaluate(self.workdir, split='train[:50]')
+    self.assertEqual((result['count'], result['split']), (50, 'train[:50]'))
+    self.assertTrue(
+      pathlib.Path(self.workdir, 'evaluation/train_50_1crop_step2.json').exists()
+      or pathlib.Path(result['file']).exists()
+    )
+    loaded = arrays.load_arrays(sources.open_source('digits', 'train[:50]', self.data_dir))
+    self.assert_result(result, self.expect(self.logits(loaded.image), loaded.label))
+
+  @parameterized.parameters(
+    ({'crops': 10}, errors.ConfigError, 'config.eval.resize=0: ten crops of 8 pixels'),
+    ({'split': 'nope'}, errors.DataError, 'split=nope: not a split'),
+    ({'batch_size': 12}, errors.ConfigError, 'batch_size=12: not divisible by 8 devices; use 8'),
+    ({'step': 7}, errors.CheckpointError, 'step=7: not saved in .*; choose from 2, 1'),
+    ({'data_dir': '/absent'}, errors.DataError, 'is not prepared; run python -m'),
+  )
+  def test_refuses(self, options, kind, line):
+    with self.assertRaisesRegex(kind, line):
+      evaluate.evaluate(self.workdir, **options)
+
+  def test_data_of_other_classes(self):
+    with tempfile.TemporaryDirectory() as root, tempfile.TemporaryDirectory() as workdir:
+      for split in ('train', 'test'):
+        for name in 'ab':
+          folder = pathlib.Path(root, split, name)
+          folder.mkdir(parents=True)
+          for number in range(64):
+            Image.new('RGB', (8, 8)).save(folder / f'{number}.png')
+      made = fake_run.make_config(
+        root,
+        **{
+          'data.name': 'folder',
+          'data.image_size': 8,
+          'data.mean': (1.0,) * 3,
+          'data.std': (1.0,) * 3,
+        },
+      )
+      fake_run.make_run(workdir, made)
+      pathlib.Path(root, 'train', 'b').rename(pathlib.Path(root, 'train', 'c'))
+      pathlib.Path(root, 'test', 'b').rename(pathlib.Path(root, 'test', 'c'))
+      with self.assertRaisesRegex(errors.DataError, 'split=test: has 2 classes, others than the 2'):
+        evaluate.evaluate(workdir)
+
+
+class PredictTest(EvaluateTestCase):
+  def setUp(self):
+    super().setUp()
+    self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    self.paths = []
+    for index in range(35):  # More than a batch.
+      path = self.folder / f'{index}.png'
+      path.write_bytes(self.source[index].encoded)
+      self.paths.append(str(path))
+
+  def test_equals_numpy(self):
+    logits = self.logits(self.loaded.image[:35])
+    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares /= shares.sum(axis=1, keepdims=True)
+    predictions = list(predict.predict(self.workdir, self.paths))
+    self.assertEqual([path for path, _ in predictions], self.paths)
+    for row, (_, classes) in zip(shares, predictions, strict=True):
+      self.assertLen(classes, 5)
+      for (name, share), label in zip(classes, np.argsort(-row)[:5], strict=True):
+        self.assertEqual(name, str(label))
+        self.assertAlmostEqual(share, row[label], places=5)
+
+  def test_command(self):
+    table = self.folder / 'out.csv'
+    done = subprocess.run(
+      [
+        sys.executable,
+        '-m',
+        'bitnet_jax.predict',
+        f'--workdir={self.workdir}',
+        *self.paths[:2],
+        f'--csv={table}',
+      ],
+      cwd=_ROOT,
+      capture_output=True,
+      text=True,
+      check=False,
+    )
+    self.assertEqual((done.returncode, done.stderr), (0, ''))
+    lines = done.stdout.splitlines()
+    self.assertLen(lines, 2)
+    best = self.logits(self.loaded.image[:2]).argmax(axis=1)
+    for line, path, label in zip(lines, self.paths, best, strict=False):
+      self.assertStartsWith(line, f'{path}: {label} ')
+    rows = read_csv(table)
+    self.assertEqual(
+      [(r['image'], r['rank'], r['class']) for r in rows if r['rank'] == '1'],
+      [(path, '1', str(label)) for path, label in zip(self.paths, best, strict=False)],
+    )
+
+  def test_unreadable_image(self):
+    for name, line in (('absent.png', 'No such file'), ('text.png', 'neither a JPEG nor a PNG')):
+      (self.folder / 'text.png').write_text('text')
+      with self.assertRaisesRegex(errors.DataError, f'image=.*{name}: {line}'):
+        list(predict.predict(self.workdir, [str(self.folder / name)]))
+
+
+class CommandTest(EvaluateTestCase):
+  def test_prints_one_line(self):
+    done = subprocess.run(
+      [sys.executable, '-m', 'bitnet_jax.evaluate', f'--workdir={self.workdir}'],
+      cwd=_ROOT,
+      capture_output=True,
+      text=True,
+      check=False,
+    )
+    self.assertEqual((done.returncode, done.stderr), (0, ''))
+    want = self.expect(self.logits(self.loaded.image), self.loaded.label)
+    self.assertStartsWith(
+      done.stdout,
+      f'test, 1 crop(s), step 2: top-1 error {want["error"]:.2%}, '
+      f'top-5 error {want["error_top5"]:.2%}, loss {want["loss"]:.4f} (360 examples); ',
+    )
+
+  def test_no_run(self):
+    empty = self.enterContext(tempfile.TemporaryDirectory())
+    with self.assertRaisesRegex(errors.CheckpointError, 'workdir=.*: holds no checkpoints'):
+      evaluate.evaluate(empty)
+
+
+if __name__ == '__main__':
+  absltest.main()

@@ -1,0 +1,116 @@
+"""Loading what a run left, and starting another from it."""
+
+import json
+import pathlib
+import shutil
+import tempfile
+
+import jax
+import numpy as np
+from absl.testing import absltest, parameterized
+
+from bitnet_jax import config, errors, trained
+from bitnet_jax.data import prepared
+from tests import fake_run
+
+
+class TrainedTest(parameterized.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.data_dir = cls.enterClassContext(tempfile.TemporaryDirectory())
+    prepared.prepare('digits', cls.data_dir)
+    cls.whole = cls.enterClassContext(tempfile.TemporaryDirectory())
+    cls.config = fake_run.make_config(cls.data_dir)
+    cls.states = fake_run.make_run(cls.whole, cls.config, seeds=(1, 2))
+
+  def setUp(self):
+    super().setUp()
+    self.workdir = self.enterContext(tempfile.TemporaryDirectory())
+    shutil.copytree(self.whole, self.workdir, dirs_exist_ok=True)
+
+  def assert_trees_equal(self, got, want):
+    self.assertEqual(jax.tree.structure(got), jax.tree.structure(want))
+    jax.tree.map(np.testing.assert_array_equal, got, want)
+
+  def files(self):
+    return {p: p.read_bytes() for p in pathlib.Path(self.workdir).rglob('*') if p.is_file()}
+
+  @parameterized.parameters((0, 2), (1, 1), (2, 2))
+  def test_loads_a_step_and_touches_nothing(self, asked, step):
+    before = self.files()
+    network = trained.load(self.workdir, asked)
+    self.assertEqual(network.step, step)
+    self.assert_trees_equal(network.variables['params'], self.states[step - 1].params)
+    self.assert_trees_equal(network.variables['batch_stats'], self.states[step - 1].batch_stats)
+    self.assertEqual(network.config, self.config)
+    self.assertEqual(network.class_names, tuple('0123456789'))
+    self.assertEqual(self.files(), before)
+
+  def damage(self, step):
+    files = [
+      p for p in pathlib.Path(self.workdir, 'checkpoints', str(step)).rglob('*') if p.is_file()
+    ]
+    largest = max(files, key=lambda p: p.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+
+  def test_damaged_step(self):
+    self.damage(2)
+    self.assertEqual(trained.load(self.workdir).step, 1)
+    with self.assertRaisesRegex(errors.CheckpointError, 'checkpoint=2: sha256 mismatch in'):
+      trained.load(self.workdir, 2)
+    self.damage(1)
+    with self.assertRaisesRegex(errors.CheckpointError, 'checkpoint=1: sha256 mismatch in'):
+      trained.load(self.workdir)
+
+  def test_path_of_a_step(self):
+    path = f'{self.workdir}/checkpoints/1'
+    self.assertEqual(trained.load_from(path).step, 1)
+    self.assertEqual(trained.load_from(self.workdir).step, 2)
+
+  def test_config_from_json(self):
+    made = fake_run.make_config(self.data_dir, **{'optim.drop_epochs': (5, 9)})
+    tree = json.loads(json.dumps(made.to_dict()))
+    self.assertEqual(trained.config_from_json(tree), made)
+    del tree['data']['pipeline']  # As a version without that field wrote it.
+    self.assertEqual(trained.config_from_json(tree).data.pipeline, 'resident')
+    tree['optim']['lr'] = 1
+    with self.assertRaisesRegex(errors.CheckpointError, 'config.optim.lr=1: unknown field'):
+      trained.config_from_json(tree)
+    config.validate(made)
+
+  def test_transplant_takes_all_but_the_head(self):
+    new = self.states[0]
+    other = {**new.params, 'head': {k: np.ones((3, 7)) for k in new.params['head']}}
+    params, batch_stats = trained.transplant(
+      other, new.batch_stats, f'{self.workdir}/checkpoints/2'
+    )
+    old = self.states[1]
+    self.assertIs(params['head'], other['head'])
+    self.assert_trees_equal(
+      {k: v for k, v in params.items() if k != 'head'},
+      {k: v for k, v in old.params.items() if k != 'head'},
+    )
+    self.assert_trees_equal(batch_stats, old.batch_stats)
+    self.assertTrue((params['stem_conv']['kernel'] != new.params['stem_conv']['kernel']).any())
+
+  def test_transplant_of_other_sizes(self):
+    wrong = {**self.states[0].params, 'stem_conv': {'kernel': np.zeros((3, 3, 3, 16))}}
+    with self.assertRaisesRegex(
+      errors.CheckpointError,
+      r'config.init_from=.*: has stem_conv/kernel \(3, 3, 1, 16\), the new one \(3, 3, 3, 16\)',
+    ):
+      trained.transplant(wrong, self.states[0].batch_stats, self.workdir)
+
+  def test_absent(self):
+    for path in ('/absent', self.data_dir):
+      with self.assertRaisesRegex(
+        errors.CheckpointError, 'holds no checkpoints; name the --workdir'
+      ):
+        trained.load(path)
+
+
+if __name__ == '__main__':
+  absltest.main()
