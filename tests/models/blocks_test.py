@@ -31,9 +31,7 @@ def two_convolution_tree(x, params, tree_depth, strides):
     norm = params[f'level{level}_norm']
     half = kernel.shape[-1] // 2
     step = strides if level == 1 else 1
-    right = conv_norm_relu(
-      x, kernel[..., :half], norm['scale'][:half], norm['bias'][:half], step
-    )
+    right = conv_norm_relu(x, kernel[..., :half], norm['scale'][:half], norm['bias'][:half], step)
     left = conv_norm_relu(x, kernel[..., half:], norm['scale'][half:], norm['bias'][half:], step)
     rights.append(right)
     x = left
@@ -153,7 +151,9 @@ class DenseTest(parameterized.TestCase):
     x = jnp.zeros((1, features))
     params = jax.eval_shape(lambda: network.init(jax.random.key(0), x))['params']
     weights = sum(
-      layer['kernel'].size for name, block in params.items() if name != 'head'
+      layer['kernel'].size
+      for name, block in params.items()
+      if name != 'head'
       for layer in block.values()
     )
     self.assertEqual(weights, 4 / 3 * num_blocks * (1 - 4.0**-tree_depth) * features**2)
