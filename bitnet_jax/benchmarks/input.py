@@ -30,7 +30,7 @@ _ROUNDS = 5
 _TICKS = os.sysconf('SC_CLK_TCK')
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class MemorySource:
   """Encoded images in memory; see `sources.Source`."""
 
@@ -91,6 +91,7 @@ def _torchvision(encoded: bytes, box: tuple[int, int, int, int]) -> np.ndarray:
 def _opencv(encoded: bytes, box: tuple[int, int, int, int]) -> np.ndarray:
   top, left, height, width = box
   pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB)
+  assert pixels is not None, 'not an image'
   part = pixels[top : top + height, left : left + width]
   return cv2.resize(part, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
 
