@@ -179,13 +179,17 @@ def missed(audit: Record) -> list[str]:
   ]
 
 
-def _notes(audit: Record) -> list[str]:
-  unmatched = [
+def unmatched(audit: Record) -> list[str]:
+  """A line for each run that reproduces no row."""
+  return [
     f'{run["workdir"]}: {run["network"]} on {run["data"]}, {run["error"]:.2f} % after '
     f'{run["epochs"]:g} epochs; reproduces no row.'
     for run in audit['unmatched_runs']
   ]
-  return [*sentences(audit), *unmatched, *missed(audit), outcome(audit)]
+
+
+def _notes(audit: Record) -> list[str]:
+  return [*sentences(audit), *unmatched(audit), *missed(audit), outcome(audit)]
 
 
 def as_table(audit: Record) -> str:

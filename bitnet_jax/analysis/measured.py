@@ -99,7 +99,7 @@ def read(workdir: str) -> Run:
     data=config['data']['name'],
     seed=config['seed'],
     epochs=final['epoch'],
-    error=100 * (1 - final['correct'] / final['count']),
+    error=100 * (final['count'] - final['correct']) / final['count'],
     train_error=train[-1] if train else None,
     departures=departures(config),
   )

@@ -97,20 +97,35 @@ def _draw_bound(panel: axes.Axes, family: str, bound: object, dashes: str, name:
   panel.plot(
     sizes, values, color=colour, linestyle=dashes, linewidth=1.2, label=name, gid=f'bound/{name}'
   )
-  peak = max(points, key=lambda point: point[1])
-  if peak is not points[-1]:
-    panel.plot(*peak[:2], color=colour, marker='*', markersize=10, linestyle='')
-    panel.annotate(
-      f'greatest at K = {peak[2]}', peak[:2], (0, 8), textcoords='offset points', ha='right',
-      fontsize=9,
-    )  # fmt: skip
+  _mark_peak(panel, points, colour)
+
+
+def _mark_peak(panel: axes.Axes, points: Sequence[tuple[float, float, int]], colour: str) -> None:
+  """Marks where a bound is greatest, unless it grows to the end."""
+  top = max(value for _, value, _ in points)
+  peaks = [point for point in points if math.isclose(point[1], top)]
+  if peaks[-1] is points[-1]:
+    return
+  for size, value, _ in peaks:
+    panel.plot(size, value, color=colour, marker='*', markersize=10, linestyle='')
+  depths = ' and '.join(str(depth) for *_, depth in peaks)
+  # Below the other curves there is room to the right, above them to the left.
+  is_high = top > 1e9
+  panel.annotate(
+    f'greatest at K = {depths}',
+    peaks[-1][:2],
+    (-4, 8) if is_high else (9, -3),
+    textcoords='offset points',
+    ha='right' if is_high else 'left',
+    fontsize=9,
+  )
 
 
 def _label_depths(fig: figure.Figure, panel: axes.Axes) -> None:
   """Writes K beside each point."""
   points, texts = [], []
   for family in FAMILIES:
-    for depth in TREE_DEPTHS:
+    for depth in reversed(TREE_DEPTHS):
       if family == 'bitnet' or depth > 1:  # At K = 1 both are the same network.
         mean = math.fsum(seed[0] for seed in COUNTS[family, depth]) / len(region_counts.SEEDS)
         points.append((float(region_counts.parameters(family, depth)), mean))

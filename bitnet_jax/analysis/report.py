@@ -32,11 +32,12 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 1240px; margin: 2rem auto;
   padding: 0 1rem; }
 h1, h2, h3 { line-height: 1.25; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccc; }
-nav a { margin-right: 1.2em; white-space: nowrap; }
+nav { display: flex; flex-wrap: wrap; gap: .2em 1.2em; }
 table { border-collapse: collapse; font-size: 13px; } .wide { overflow-x: auto; }
 th, td { padding: .2em .6em; border-bottom: 1px solid #ddd; text-align: right;
   white-space: nowrap; }
-th:first-child, td:first-child, td.words { text-align: left; }
+th:first-child, td:first-child, th.words, td.words { text-align: left; }
+td.measured { white-space: normal; min-width: 9em; }
 td.words.off { background: #fdf0d9; }
 img { max-width: 100%; height: auto; } figure { margin: 1rem 0; }
 figcaption { color: #444; max-width: 60em; } .bad { color: #a40000; font-weight: bold; }
@@ -58,7 +59,7 @@ def write(audit: formats.Record, workdirs: Sequence[str], folder: pathlib.Path) 
   sections = [
     ('Outcome', _outcome(audit)),
     *((formats.TITLES[table], _table(audit, table)) for table in formats.TITLES),
-    ('In words', _list(formats.sentences(audit))),
+    ('In words', _list([*formats.sentences(audit), *formats.unmatched(audit)])),
     *_figures(runs, folder),
   ]
   path = folder / 'index.html'
@@ -92,6 +93,7 @@ _TRADEOFF = (
   'as printed; those without a printed size are left out). The thin lines join the networks of '
   'Table 5, which differ in k alone.'
 )
+_CURVES = 'Dashed: training, on augmented images, mean over the epoch. Solid: test.'
 _GRADIENTS = (
   "L2 norm of the loss's gradient with respect to the first convolution's weights, without weight "
   'decay, mean over the steps of an epoch; bands: one standard deviation over seeds.'
@@ -113,12 +115,16 @@ def _bounds_table() -> str:
   features, inputs = region_counts.FEATURES, region_counts.NUM_INPUTS
   lines = []
   for name, peak in (
-    ('proposition 3.3, (D / (2^K n))^(nKL)', regions.tree_bound_peak(features, inputs)),
-    ('within its proof, prod (D / (2^k n))^n', regions.intermediate_bound_peak(features, inputs)),
+    (
+      'The bound of proposition 3.3, (D / (2^K n))^(nKL),',
+      regions.tree_bound_peak(features, inputs),
+    ),
+    (
+      'The bound within its proof, prod (D / (2^k n))^n for each block,',
+      regions.intermediate_bound_peak(features, inputs),
+    ),
   ):
-    lines.append(
-      f'The bound of {name} grows with K up to K = {peak:g} for D = {features}, n = {inputs}.'
-    )
+    lines.append(f'{name} grows with K up to K = {peak:g} for D = {features}, n = {inputs}.')
   lines.append('The bound of corollary 3.2, (D/n)^(nKL), grows with K without end where D > n.')
   return _list(lines)
 
@@ -133,7 +139,7 @@ def _learning_curves(workdirs: Sequence[str], folder: pathlib.Path) -> Iterator[
       name: curves.curves_of(rows.read_rows(workdir))
       for name, workdir in zip(names[part], workdirs[part], strict=True)
     }
-    yield _figure(folder, f'curves{number}', curves.draw(runs), ', '.join(runs))
+    yield _figure(folder, f'curves{number}', curves.draw(runs), _CURVES)
 
 
 def _figure(folder: pathlib.Path, name: str, fig: figure.Figure, caption: str) -> str:
@@ -157,14 +163,23 @@ def _outcome(audit: formats.Record) -> str:
 
 def _table(audit: formats.Record, table: int) -> str:
   shown = [row for row in audit['rows'] if row['table'] == table]
-  head = ''.join(f'<th>{html.escape(cell)}</th>' for cell in formats.header(table, shown))
-  lines = []
-  for line in formats.body(shown):
-    cells = [f'<td>{html.escape(cell)}</td>' for cell in line]
-    kind = 'words' if line[7] in ('yes', 'not built here') else 'words off'
-    cells[7] = f'<td class="{kind}">{html.escape(line[7])}</td>'
-    lines.append(f'<tr>{"".join(cells)}</tr>')
-  return f'<div class="wide"><table><tr>{head}</tr>{"".join(lines)}</table></div>'
+  head = formats.header(table, shown)
+  lines = [_line('th', head, head)]
+  lines += [_line('td', head, line) for line in formats.body(shown)]
+  return f'<div class="wide"><table>{"".join(lines)}</table></div>'
+
+
+def _line(tag: str, head: Sequence[str], cells: Sequence[str]) -> str:
+  """A line of a table; what is not as printed is marked, what was measured may take two lines."""
+  parts = []
+  for column, cell in zip(head, cells, strict=True):
+    kind = {'as printed': 'words', 'ours %': 'measured'}.get(column, '')
+    if column == 'as printed' and cell not in ('yes', 'not built here', column):
+      kind += ' off'
+    if column == 'ours %' and not cell.startswith(tuple('0123456789')):
+      kind = ''
+    parts.append(f'<{tag} class="{kind}">{html.escape(cell)}</{tag}>'.replace(' class=""', ''))
+  return f'<tr>{"".join(parts)}</tr>'
 
 
 def _list(lines: Sequence[str]) -> str:
