@@ -15,6 +15,7 @@ MAY_IMPORT = {
   'errors': set(),
   'cli': {'errors'},
   'config': {'errors'},
+  'recipes': {'config'},
   'models': set(),
   'data': {'errors'},
   'optim': set(),
@@ -23,10 +24,17 @@ MAY_IMPORT = {
   'records': set(),
   'metric_writer': set(),
   'progress': set(),
-  'checkpoint': {'errors'},
+  'manifest': set(),
+  'stop': set(),
+  'workdir': {'errors'},
+  'checkpoint': {'errors', 'manifest'},
+  'trained': {'config', 'errors', 'manifest'},
   'assemble': {'errors', 'config', 'models', 'data', 'optim'},
   'steps': {'metrics', 'parallel'},
-  'recorder': {'assemble', 'metrics', 'parallel', 'metric_writer', 'progress'},
+  'feeds': {'assemble', 'data', 'errors', 'parallel', 'steps'},
+  'evaluation': {'data', 'feeds', 'metrics', 'parallel', 'steps'},
+  'recorder': {'assemble', 'metrics', 'parallel', 'metric_writer', 'progress', 'steps'},
+  'resume': {'checkpoint', 'config', 'errors', 'steps', 'trained'},
 }
 # Nobody but itself imports these.
 LEAVES = ('analysis', 'main', 'train')
