@@ -50,7 +50,14 @@ class Crop:
   area: tuple[float, float] = (0.08, 1.0)
   aspect: tuple[float, float] = (3 / 4, 4 / 3)
 
-  def __call__(self, encoded: bytes, channels: int, key: str, draws: np.ndarray) -> np.ndarray:
+  def __call__(
+    self,
+    encoded: bytes,
+    channels: int,
+    key: str,
+    draws: np.ndarray,
+    out: np.ndarray | None = None,
+  ) -> np.ndarray:
     """Crops.
 
     Args:
@@ -58,25 +65,32 @@ class Crop:
       channels: 1 for grey, 3 for RGB.
       key: names the image in an error.
       draws: `[DRAWS]`, uint64; only 'random_area' looks at them.
+      out: where to write the result, uint8 of its shape; None for a new array.
 
     Returns:
-      uint8.
+      uint8; `out` if that was given.
 
     Raises:
       DataError: the image cannot be decoded.
     """
     image = EncodedImage(encoded, channels, key)
+    if out is None:
+      views = (self.views,) if self.views > 1 else ()
+      out = np.empty((*views, self.size, self.size, channels), np.uint8)
     if self.kind == 'fit':
-      return decode.fit(image.pixels()[0], self.size)
-    if self.kind == 'random_area':
-      return self._random_area(image, draws)
-    views = five_crops(shorter_side(image, self.resize, self.antialias), self.size)
-    return views[0] if self.views == 1 else np.stack(views)
+      out[...] = decode.fit(image.pixels()[0], self.size)
+    elif self.kind == 'random_area':
+      self._random_area(image, draws, out)
+    else:
+      views = five_crops(shorter_side(image, self.resize, self.antialias), self.size)
+      out[...] = views[0] if self.views == 1 else np.stack(views)
+    return out
 
-  def _random_area(self, image: EncodedImage, draws: np.ndarray) -> np.ndarray:
+  def _random_area(self, image: EncodedImage, draws: np.ndarray, out: np.ndarray) -> None:
     box = random_area_box(image.height, image.width, draws, area=self.area, aspect=self.aspect)
     if box is None:
-      return five_crops(shorter_side(image, self.size, self.antialias), self.size)[0]
+      out[...] = five_crops(shorter_side(image, self.size, self.antialias), self.size)[0]
+      return
     top, left, height, width = box
     pixels, factor = image.pixels(min(1.0, max(self.size / height, self.size / width)))
     # Of the shrunken image, to the nearest pixel; at least one, and within it.
@@ -85,7 +99,10 @@ class Crop:
     last_row = max(round((top + height) / factor), first_row + 1)
     last_column = max(round((left + width) / factor), first_column + 1)
     part = pixels[first_row:last_row, first_column:last_column]
-    return resize(part, self.size, self.size, antialias=self.antialias)
+    if self.antialias or out.shape[2] == 1:
+      out[...] = resize(part, self.size, self.size, antialias=self.antialias)
+    else:  # The way of most images, without a copy.
+      cv2.resize(part, (self.size, self.size), dst=out, interpolation=cv2.INTER_CUBIC)
 
 
 def example_draws(seed: int, step: int, position: int) -> np.ndarray:

@@ -141,8 +141,8 @@ def _read(
     try:
       example = next(read) if read else source[int(index)]
       batch['label'][place] = sources.check_label(example, len(source.class_names))
-      batch['image'][place] = make_pixels(
-        example.encoded, source.channels, example.key, draws[place]
+      make_pixels(
+        example.encoded, source.channels, example.key, draws[place], batch['image'][place]
       )
       batch['mask'][place] = 1.0
     except errors.DataError:
