@@ -89,6 +89,13 @@ def make_plan(config: ml_collections.ConfigDict, num_examples: int) -> Plan:
     )
   steps_per_epoch = num_examples // batch
   total_steps = round(config.num_epochs * steps_per_epoch)
+  if total_steps < 1:
+    raise errors.ConfigError(
+      'config.num_epochs',
+      config.num_epochs,
+      f'no step: an epoch has {steps_per_epoch}',
+      f'use {1 / steps_per_epoch:g} or more',
+    )
   return Plan(steps_per_epoch, total_steps)
 
 

@@ -64,6 +64,7 @@ class Checkpoints:
     self._manifests = self._workdir / 'manifests'
     if jax.process_index() == 0:
       self._set_damaged_aside()
+      self._manifests.mkdir(parents=True, exist_ok=True)
     policies: list[Any] = [checkpoint_managers.LatestN(keep_latest)]
     if keep_best:
       policies.append(checkpoint_managers.BestN(get_metric_fn=_accuracy, n=keep_best))
@@ -224,22 +225,24 @@ class Checkpoints:
 
   def _set_damaged_aside(self) -> None:
     steps = self._steps_on_disk()
-    if steps and not any(self._manifest(step).exists() for step in steps):
+    if steps and not self._manifests.is_dir():
       raise errors.CheckpointError(
         'checkpoints',
         self.directory,
-        'not checkpoints of bitnet_jax: no step has a manifest',
+        'not checkpoints of bitnet_jax: there are no manifests',
         'take a new --workdir',
       )
+    lost = False
     for step in reversed(steps):
       fault = manifest.problem(self.directory / str(step), self._manifest(step))
       if not fault:
         return
+      lost = lost or self._manifest(step).exists()
       self._set_aside(step)
       used = [other for other in steps if other < step]
       then = f'trying step {used[-1]}' if used else 'none is left'
       print(f'bitnet_jax: warning: step {step}: {fault}; {then}', file=sys.stderr)
-    if steps:
+    if lost:  # A first step that was killed before its manifest was written is no loss.
       raise errors.CheckpointError(
         'checkpoints',
         self.directory,

@@ -28,6 +28,7 @@ from ml_collections.config_flags import config_flags
 from bitnet_jax import errors
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it.
+_BROKEN_PIPE = 141  # 128 + SIGPIPE; what was to be done is not done.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _HELP = re.compile(r'--?(\?|help|helpshort|helpfull|helpxml)')
@@ -77,7 +78,7 @@ def run(
   except BrokenPipeError:
     # The reader of our output (head, less) has gone; nobody is left to tell.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(0)
+    sys.exit(_BROKEN_PIPE)
   except Exception as error:
     user_error = as_user_error(error)
     _end(f'bitnet_jax: error: {user_error}', user_error.exit_code, argv)

@@ -17,18 +17,19 @@ class MetricWriter:
   A fault in writing metrics never ends a run: it is reported once.
   """
 
-  def __init__(self, workdir: str, *, resume_step: int, tensorboard: bool):
+  def __init__(self, workdir: str, *, resume_step: int, tensorboard: bool, settled: bool = True):
     """Opens the files and drops what lies after the step that the run resumes from.
 
     Args:
       workdir: of the run.
       resume_step: steps taken so far; later rows, of steps that will be taken again, are dropped.
       tensorboard: whether to write events too.
+      settled: False if the evaluation of that step is made again: its row is dropped too.
     """
     self._path = pathlib.Path(workdir) / 'metrics.jsonl'
     self._events: SummaryWriter | None = None
     self._warned = False
-    self._guard(self._truncate, resume_step)
+    self._guard(self._truncate, resume_step, settled)
     if tensorboard:
       self._guard(self._open_events, workdir, resume_step)
 
@@ -57,10 +58,15 @@ class MetricWriter:
         print(f'bitnet_jax: warning: metrics are not written: {error}', file=sys.stderr)
       self._warned = True
 
-  def _truncate(self, resume_step: int) -> None:
+  def _truncate(self, resume_step: int, settled: bool) -> None:
     if not self._path.exists():
       return
-    kept = [line for line in self._path.read_text().splitlines() if _step(line) <= resume_step]
+    kept = [
+      line
+      for line in self._path.read_text().splitlines()
+      if _step(line) <= resume_step
+      and (settled or _step(line) < resume_step or '"kind": "eval"' not in line)
+    ]
     temporary = self._path.with_name('.metrics.jsonl.tmp')
     temporary.write_text(''.join(f'{line}\n' for line in kept))
     os.replace(temporary, self._path)

@@ -44,12 +44,16 @@ class Progress:
 
 
 def make_record(
-  config: ml_collections.ConfigDict, environment: dict[str, Any], progress: Progress
+  config: ml_collections.ConfigDict,
+  environment: dict[str, Any],
+  data: dict[str, Any],
+  progress: Progress,
 ) -> dict[str, Any]:
   """What a checkpoint says about its run, as a JSON object."""
   return {
     'config': config.to_dict(),
     'environment': environment,
+    'data': data,
     **dataclasses.asdict(progress),
   }
 
@@ -58,8 +62,10 @@ def restore(
   checkpoints: Checkpoints,
   config: ml_collections.ConfigDict,
   state: steps.TrainState,
+  *,
   environment: dict[str, Any],
-  allowed_changes: Sequence[str],
+  data: dict[str, Any],
+  allowed: Sequence[str],
 ) -> tuple[steps.TrainState, Progress]:
   """The newest checkpoint's state and progress.
 
@@ -70,7 +76,8 @@ def restore(
     config: of the run that is to go on.
     state: template, and what is given back where there is no checkpoint.
     environment: of this process, see `records.environment`.
-    allowed_changes: fields that may differ, besides those that always may.
+    data: what the training split is now, as JSON gives it back.
+    allowed: fields that may differ, besides those that always may.
 
   Raises:
     CheckpointError: it cannot be read, or belongs to a run that trained otherwise.
@@ -82,7 +89,8 @@ def restore(
       state = dataclasses.replace(state, params=params, batch_stats=batch_stats)
     return state, Progress()
   record = checkpoints.read_record(step)
-  check_config(config, record['config'], step, allowed_changes)
+  check_config(config, record['config'], step, allowed)
+  check_data(data, record['data'], step)
   warn_of_changes(environment, record['environment'])
   return checkpoints.restore(step, state), Progress(record['seconds'], record['settled'])
 
@@ -99,6 +107,8 @@ def check_config(
     old = before.get(name, value)
     old = tuple(old) if isinstance(old, list) else old
     free = name in FREE_FIELDS or name.split('.')[0] in FREE_SECTIONS
+    if name == 'num_epochs' and config.optim.schedule == 'cosine':
+      free = False  # The rate of every step depends on it.
     if old == value or free or name in allowed_changes:
       continue
     remedy = f'restore {old}, or take a new --workdir'
@@ -107,6 +117,18 @@ def check_config(
     raise errors.CheckpointError(
       f'config.{name}', value, f'the checkpoint of step {step} was trained with {old}', remedy
     )
+
+
+def check_data(data: dict[str, Any], saved: dict[str, Any], step: int) -> None:
+  """Raises CheckpointError where the training split is not the one that was trained on."""
+  for name, value in data.items():
+    if value != saved.get(name):
+      raise errors.CheckpointError(
+        f'data {name}',
+        value,
+        f'the checkpoint of step {step} was trained with {saved.get(name)}',
+        'restore the data set, or take a new --workdir',
+      )
 
 
 def warn_of_changes(environment: dict[str, Any], saved: dict[str, Any]) -> None:

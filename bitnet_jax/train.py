@@ -31,6 +31,7 @@ class Run:
   Attributes:
     config: validated.
     environment: of this process, see `records.environment`.
+    data: what the training split is: number of examples and names of the classes.
     plan: how long the run is.
     checkpoints: of the work directory.
     recorder: follows the steps.
@@ -39,6 +40,7 @@ class Run:
 
   config: ml_collections.ConfigDict
   environment: dict[str, Any]
+  data: dict[str, Any]
   plan: assemble.Plan
   checkpoints: Checkpoints
   recorder: Recorder
@@ -71,18 +73,21 @@ def train(
   model = assemble.make_model(config, len(train_feed.class_names), parallel.AXIS)
   optimizer, schedule = assemble.make_optimizer(config, plan)
   state = steps.create_state(model, optimizer, config.seed, train_feed.image_shape)
-  describe_run(config, workdir, plan, state.params, train_feed, environment)
-
   checkpoints = open_checkpoints(config, workdir, state)
-  state, progress = resume.restore(checkpoints, config, state, environment, allowed_changes)
+  identity = {'num_examples': train_feed.num_examples, 'class_names': list(train_feed.class_names)}
+  state, progress = resume.restore(
+    checkpoints, config, state, environment=environment, data=identity, allowed=allowed_changes
+  )
   start = int(state.step)
-  recorder = make_recorder(config, workdir, plan, step=start, seconds=progress.seconds)
+  check_length(config, plan, start)
+  describe_run(config, workdir, plan, state.params, train_feed, environment)
+  recorder = make_recorder(config, workdir, plan, start, progress)
   if start:
     recorder.line(f'resumed from step {start}, {checkpoints.path(start)}')
   run_evaluation = evaluation.make_evaluator(
     model, test_feed, mean=config.data.mean, std=config.data.std, stop=stop.requested
   )
-  run = Run(config, environment, plan, checkpoints, recorder, run_evaluation)
+  run = Run(config, environment, identity, plan, checkpoints, recorder, run_evaluation)
   train_step = parallel.map_devices(
     steps.make_train_step(
       model,
@@ -95,14 +100,36 @@ def train(
     ),
     donate=(0,),
   )
-  state = parallel.replicate(state)
-  result = settle(run, start, state) if not progress.settled else {}
-  if stop.requested():
-    raise errors.PreemptedError('step', start, 'asked to stop', 'run the command again')
+  try:
+    result = train_steps(run, train_step, train_feed, parallel.replicate(state), start, progress)
+  finally:
+    train_feed.close()
+    test_feed.close()
+    checkpoints.close()  # Whatever ended the loop: a save that is under way is finished first.
+    recorder.close()
+  return write_result(config, workdir, plan, result, recorder.seconds, checkpoints)
 
+
+def train_steps(
+  run: Run,
+  train_step: Callable[[Tree, Tree], tuple[Tree, Tree]],
+  feed: Feed,
+  state: Tree,
+  start: int,
+  progress: resume.Progress,
+) -> dict[str, Any]:
+  """Takes the steps after the first `start`, with the state on the devices.
+
+  Returns:
+    The evaluation after the last step.
+  """
+  config, plan, recorder = run.config, run.plan, run.recorder
+  result = settle(run, start, state) if not progress.settled else {}
   recorder.resume()
   for step in range(start + 1, plan.total_steps + 1):
-    state, report = train_step(state, train_feed.inputs_of(step - 1))
+    if stop.requested() and step == start + 1:
+      raise errors.PreemptedError('step', start, 'asked to stop', 'run the command again')
+    state, report = train_step(state, feed.inputs_of(step - 1))
     recorder.add(step, report)
     if evaluates(config, plan, step) or saves(config, plan, step) or stop.requested():
       recorder.drain()
@@ -110,11 +137,22 @@ def train(
       result = settle(run, step, state)
       recorder.resume()
     check_divergence(run)
+  # Nothing was evaluated where the run was over before this process began.
+  result = result or run.evaluate(variables_of(state))
+  if not result:
+    raise errors.PreemptedError('step', start, 'asked to stop', 'run the command again')
+  return result
 
-  result = result or run_evaluation(variables_of(state))  # The run was over before this process.
-  for part in (train_feed, test_feed, checkpoints, recorder):
-    part.close()
-  return write_result(config, workdir, plan, result, recorder.seconds, checkpoints)
+
+def check_length(config: ml_collections.ConfigDict, plan: assemble.Plan, step: int) -> None:
+  """Raises ConfigError where the run went further than it is now said to go."""
+  if step > plan.total_steps:
+    raise errors.ConfigError(
+      'config.num_epochs',
+      config.num_epochs,
+      f'the run has taken {step} steps already, these are {plan.total_steps}',
+      f'use {step / plan.steps_per_epoch:g} or more',
+    )
 
 
 def settle(run: Run, step: int, state: steps.TrainState) -> dict[str, Any]:
@@ -131,10 +169,13 @@ def settle(run: Run, step: int, state: steps.TrainState) -> dict[str, Any]:
   if result:
     run.recorder.evaluated(step, result)
   stops = stop.requested()
-  if saves(run.config, run.plan, step) or stops:
+  host = parallel.read_back(state)
+  # A state whose loss is too large just now would push good ones out of those that are kept.
+  due_now = saves(run.config, run.plan, step) and not host.diverging
+  if (due_now or stops) and step != run.checkpoints.latest_step():
     progress = resume.Progress(run.recorder.seconds, settled=bool(result) or not due)
-    record = resume.make_record(run.config, run.environment, progress)
-    run.checkpoints.save(step, parallel.read_back(state), record, result.get('error'))
+    record = resume.make_record(run.config, run.environment, run.data, progress)
+    run.checkpoints.save(step, host, record, result.get('error'))
   if stops:
     run.checkpoints.wait()
     path = run.checkpoints.path(step)
@@ -189,18 +230,18 @@ def make_recorder(
   config: ml_collections.ConfigDict,
   workdir: str,
   plan: assemble.Plan,
-  *,
   step: int,
-  seconds: float,
+  progress: resume.Progress,
 ) -> Recorder:
-  """The recorder of a run that has taken `step` steps in `seconds`."""
+  """The recorder of a run that has taken `step` steps."""
+  tensorboard = config.log.tensorboard
   return Recorder(
-    MetricWriter(workdir, resume_step=step, tensorboard=config.log.tensorboard),
+    MetricWriter(workdir, resume_step=step, tensorboard=tensorboard, settled=progress.settled),
     Progress(step=step, total_steps=plan.total_steps, steps_per_epoch=plan.steps_per_epoch),
     plan,
     global_batch_size=config.global_batch_size,
     log_every_steps=config.log.every_steps,
-    seconds=seconds,
+    seconds=progress.seconds,
   )
 
 

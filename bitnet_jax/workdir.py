@@ -94,7 +94,7 @@ def check_space(workdir: str, *, state_bytes: int, checkpoints: int) -> None:
   Raises:
     StorageError: the file system has less.
   """
-  existing = sum(path.stat().st_size for path in pathlib.Path(workdir).rglob('checkpoints/*/**/*'))
+  existing = sum(path.lstat().st_size for path in pathlib.Path(workdir).rglob('checkpoints/*/**/*'))
   needed = (checkpoints + 1) * state_bytes - existing
   free = shutil.disk_usage(workdir).free
   if free < needed:

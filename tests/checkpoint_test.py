@@ -160,6 +160,13 @@ class CheckpointTest(parameterized.TestCase):
     self.assertEqual(checkpoints.latest_step(), 1)
     self.assertIn('no manifest', warning)
 
+  def test_only_step_was_killed_before_its_manifest(self):
+    self.save(1)
+    pathlib.Path(self.workdir, 'manifests', '1.json').unlink()
+    checkpoints, warning = self.reopen()
+    self.assertIsNone(checkpoints.latest_step())
+    self.assertIn('no manifest, so it was not written whole; none is left', warning)
+
   def test_no_step_is_whole(self):
     self.save(1, 2)
     for step in (1, 2):

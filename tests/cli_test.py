@@ -180,7 +180,7 @@ class RunTest(parameterized.TestCase):
 
   def test_reader_gone(self):
     done = self.call('--raise=pipe')
-    self.assertEqual((done.stderr, done.returncode), ('', 0))
+    self.assertEqual((done.stderr, done.returncode), ('', 141))
 
   @parameterized.parameters('--help', '-help', '--helpshort', '--helpfull', '--helpxml', '-?')
   def test_help_is_no_failure(self, argument):

@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import sys
 import time
 
 import numpy as np
@@ -10,6 +11,19 @@ from absl.testing import absltest
 
 from tests import train_process
 from tests.train_process import TIMEOUT, command, environment, rows
+
+# Ends a run with an error of its data at the first chance after the save of step 10 began.
+ENDS_AFTER_SAVE = """
+import sys
+from bitnet_jax import cli, errors, main, train
+settle = train.settle
+def settle_and_end(run, step, state):
+  settle(run, step, state)
+  if step == 10:
+    raise errors.DataError('image', 'x', 'broken', 'mend it')
+train.settle = settle_and_end
+cli.run(main.main, ['main', *sys.argv[1:]])
+"""
 
 
 class TrainTest(train_process.TrainCase):
@@ -83,9 +97,13 @@ class TrainTest(train_process.TrainCase):
     self.assertIn('resumed from step 66', done.stdout)
     self.assertEqual((self.whole / 'result.json').read_text(), before[0])
     self.assertEqual(rows(self.whole), before[1])
+    config = (self.whole / 'config.json').read_text()
     for name, value, old in (('model.width', 2, 1), ('seed', 5, 0)):
       line = f'config.{name}={value}: the checkpoint of step 66 was trained with {old}; restore'
       self.fails(self.whole, 4, line, **{name: value})
+    line = 'config.num_epochs=1.0: the run has taken 66 steps already, these are 22; use 3 or more'
+    self.fails(self.whole, 2, line, num_epochs=1)
+    self.assertEqual((self.whole / 'config.json').read_text(), config)
 
   def test_divergence_ends_the_run_and_saves_nothing(self):
     """Batch norm keeps the loss finite at any rate; a rate of 1e9 is caught all the same."""
@@ -97,6 +115,22 @@ class TrainTest(train_process.TrainCase):
     saved = [int(path.name) for path in (workdir / 'checkpoints').iterdir()]
     last = rows(workdir, 'train')[-1]['step']
     self.assertLess(max(saved, default=0), last)
+
+  def test_save_under_way_is_finished_whatever_ends_the_run(self):
+    workdir = self.folder / 'ended'
+    arguments = command(workdir, self.data_dir, {})[3:]
+    ended = subprocess.run(
+      [sys.executable, '-c', ENDS_AFTER_SAVE, *arguments],
+      env=environment(1),
+      cwd=self.folder,
+      capture_output=True,
+      text=True,
+      timeout=TIMEOUT,
+    )
+    self.assertEqual(ended.returncode, 3, ended.stderr[-2000:])
+    self.assertIn('bitnet_jax: error: image=x: broken; mend it', ended.stderr)
+    self.assertTrue((workdir / 'manifests' / '10.json').exists())
+    self.assertEqual(int(self.state(workdir)['step']), 10)
 
   def test_batch_that_does_not_divide(self):
     line = 'config.global_batch_size=62: not divisible by 8 devices; use 56 or 64'
