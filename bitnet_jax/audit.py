@@ -36,7 +36,8 @@ factor), `table2/nin` (a network that is quoted and not built here). The JSON ho
   missed: those of `golden` that are not
   claims: a list of ratios that the text states: section, claim, network, baseline, quantity,
     paper_percent, ours_percent, agrees
-  unmatched_runs: runs that reproduce no row
+  unmatched_runs: runs that reproduce no row: workdir, network, data, seed, epochs, error and
+    train_error (percent, null if not recorded), departures
 
 The CSV has a line for each figure, with the same names as columns; sizes there are whole numbers.
 The ten-crop errors are not part of a run's result and are never filled in.

@@ -1,5 +1,7 @@
 """The blocks are drawn as the modules are built."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from absl.testing import absltest, parameterized
@@ -38,14 +40,18 @@ class StructureTest(parameterized.TestCase):
     self.assertEqual(sum(layer.parameters for layer in found.convolutions), 3 * 9 * 256**2)
 
   def test_ranges_are_followed_through_splits_and_joins(self):
-    def function(x):
+    def function(x, half):
       left, middle, right = jnp.split(x, [1, 4], axis=-1)
       joined = jnp.concatenate([right, jax.nn.relu(left), middle], axis=-1)
-      return jnp.split(joined, 2, axis=-1)[0] * 2
+      return jnp.split(joined, 2, axis=-1)[half] * 2
 
     image = jax.ShapeDtypeStruct((1, 2, 2, 6), jnp.float32)
-    found = block_structure.trace(jax.make_jaxpr(function)(image).jaxpr)
-    self.assertEqual(found.output, (Channels(INPUT, 4, 6), Channels(INPUT, 0, 1)))
+    for half, expected in (
+      (0, (Channels(INPUT, 4, 6), Channels(INPUT, 0, 1))),
+      (1, (Channels(INPUT, 1, 4),)),
+    ):
+      jaxpr = jax.make_jaxpr(functools.partial(function, half=half))(image).jaxpr
+      self.assertEqual(block_structure.trace(jaxpr).output, expected)
 
   def test_what_mixes_channels_is_refused(self):
     image = jax.ShapeDtypeStruct((1, 2, 2, 6), jnp.float32)
