@@ -75,8 +75,8 @@ class Crop:
     """
     image = EncodedImage(encoded, channels, key)
     if out is None:
-      views = (self.views,) if self.views > 1 else ()
-      out = np.empty((*views, self.size, self.size, channels), np.uint8)
+      leading = (self.views,) if self.views > 1 else ()
+      out = np.empty((*leading, self.size, self.size, channels), np.uint8)
     if self.kind == 'fit':
       out[...] = decode.fit(image.pixels()[0], self.size)
     elif self.kind == 'random_area':
