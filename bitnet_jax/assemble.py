@@ -6,10 +6,11 @@ import dataclasses
 import os
 
 import flax.linen as nn
+import jax
 import ml_collections
 import optax
 
-from bitnet_jax import errors, models, optim
+from bitnet_jax import errors, models, onednn, optim
 from bitnet_jax.data import arrays, sources
 
 # A split that is resident lies on every device: 2 GiB holds any small set with room to spare.
@@ -99,9 +100,27 @@ def make_plan(config: ml_collections.ConfigDict, num_examples: int) -> Plan:
   return Plan(steps_per_epoch, total_steps)
 
 
+def choose_kernels(config: ml_collections.ConfigDict) -> str:
+  """What computes convolutions and batch norm, 'xla' or 'onednn'.
+
+  Raises:
+    ConfigError: oneDNN is asked for and cannot be had.
+  """
+  asked = config.model.kernels
+  if asked == 'xla' or (asked == 'auto' and jax.default_backend() != 'cpu'):
+    return 'xla'
+  reason = f'it is for the CPU, and this is a {jax.default_backend()}'
+  if jax.default_backend() == 'cpu':
+    reason = onednn.unavailable()
+  if reason and asked == 'onednn':
+    raise errors.ConfigError('config.model.kernels', asked, reason, 'use auto')
+  return 'xla' if reason else 'onednn'
+
+
 def make_model(config: ml_collections.ConfigDict, num_classes: int, axis_name: str) -> nn.Module:
   """The network of a configuration; `axis_name` is '' outside of a mapped function."""
   sizes = {field: config.model[field] for field in config.model if not field.startswith('batch_')}
+  del sizes['kernels']
   return models.create_model(
     **sizes,
     num_classes=num_classes,
@@ -109,6 +128,7 @@ def make_model(config: ml_collections.ConfigDict, num_classes: int, axis_name: s
     batch_norm_momentum=config.model.batch_norm_momentum,
     batch_norm_epsilon=config.model.batch_norm_epsilon,
     axis_name=axis_name,
+    kernels=choose_kernels(config),
   )
 
 

@@ -66,6 +66,12 @@ FIELDS: tuple[Field, ...] = (
     choices=('float32', 'bfloat16'),
   ),
   Field(
+    'model.kernels',
+    'auto',
+    'of convolution and batch norm: xla, onednn (CPU), auto (onednn on a CPU that can)',
+    choices=('auto', 'xla', 'onednn'),
+  ),
+  Field(
     'model.conv_init',
     'fan_out',
     'kernel std sqrt(2/fan): fan_out (authors) or fan_in (Wide ResNet code)',

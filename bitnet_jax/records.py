@@ -26,7 +26,15 @@ PACKAGES = (
   'orbax-checkpoint',
   'tensorflow-datasets',
   'numpy',
+  'onednn-cpu-gomp',
 )
+
+
+def _version(package: str) -> str:
+  try:
+    return importlib.metadata.version(package)
+  except importlib.metadata.PackageNotFoundError:
+    return 'none'
 
 
 def git_commit() -> str:
@@ -50,7 +58,7 @@ def environment() -> dict[str, Any]:
   return {
     'commit': git_commit(),
     'python': platform.python_version(),
-    'packages': {name: importlib.metadata.version(name) for name in PACKAGES},
+    'packages': {name: _version(name) for name in PACKAGES},
     'platform': devices[0].platform,
     'device_kind': devices[0].device_kind,
     'num_devices': len(devices),

@@ -17,6 +17,7 @@ from bitnet_jax.checkpoint import Checkpoints
 FREE_FIELDS = (
   'num_epochs',
   'init_from',
+  'model.kernels',
   'data.dir',
   'data.test_split',
   'data.workers',
@@ -27,7 +28,7 @@ FREE_FIELDS = (
 )
 FREE_SECTIONS = ('eval', 'checkpoint', 'log')
 # What the bits depend on besides the configuration.
-ENVIRONMENT = ('packages', 'device_kind', 'num_devices', 'num_processes')
+ENVIRONMENT = ('packages', 'kernels', 'device_kind', 'num_devices', 'num_processes')
 
 
 @dataclasses.dataclass(frozen=True)

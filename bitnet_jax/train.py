@@ -66,7 +66,7 @@ def train(
       asked to stop and has saved.
   """
   config_lib.validate_devices(config, jax.device_count())
-  environment = records.environment()
+  environment = {**records.environment(), 'kernels': assemble.choose_kernels(config)}
   train_feed = feeds.open_training(config)
   test_feed = feeds.open_evaluation(config, config.data.test_split)
   plan = assemble.make_plan(config, train_feed.num_examples)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from bitnet_jax.models import norm
+from bitnet_jax.models import norm, onednn_ops
 
 Dtype = Any
 
@@ -65,6 +65,7 @@ class Conv(nn.Module):
     filters_per_unit: see `conv_init`.
     init_mode: 'fan_out' or 'fan_in', see `conv_init`.
     dtype: of the computation; the kernel is kept in float32.
+    kernels: 'xla', or 'onednn' for the CPU where it has the type.
   """
 
   features: int
@@ -73,6 +74,7 @@ class Conv(nn.Module):
   filters_per_unit: int = 0
   init_mode: str = 'fan_out'
   dtype: Dtype = jnp.float32
+  kernels: str = 'xla'
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -82,6 +84,8 @@ class Conv(nn.Module):
     kernel = self.param(
       'kernel', conv_init(self.init_mode, self.filters_per_unit), shape, jnp.float32
     )
+    if self.kernels == 'onednn' and onednn_ops.runs_conv(self.dtype):
+      return onednn_ops.conv(x.astype(self.dtype), kernel, self.strides)
     return lax.conv_general_dilated(
       x.astype(self.dtype),
       kernel.astype(self.dtype),
@@ -133,6 +137,7 @@ class GroupedBatchNorm(nn.Module):
     epsilon: added to the variance.
     scale_init: 'ones', or 'uniform' as in the Wide ResNet code.
     dtype: of the output; statistics are computed and kept in float32.
+    kernels: 'xla', or 'onednn' for the CPU where it has the type and no group spans devices.
 
   Source:
     Section 4 (batch norm before every ReLU). Departs from the authors' Torch code in the running
@@ -146,6 +151,7 @@ class GroupedBatchNorm(nn.Module):
   epsilon: float = 1e-5
   scale_init: str = 'ones'
   dtype: Dtype = jnp.float32
+  kernels: str = 'xla'
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -172,6 +178,19 @@ class GroupedBatchNorm(nn.Module):
     """Normalises by group; also the mean over groups of the means and unbiased variances."""
     num_devices = lax.axis_size(self.axis_name) if self.axis_name else 1
     groups, devices = group_layout(x.shape[0], self.group_size, num_devices)
+    count = x.size // x.shape[-1] // groups * devices
+    if self.kernels == 'onednn' and devices == 1 and onednn_ops.runs_norm(x.dtype, x.shape[-1]):
+      grouped = x.reshape(groups, x.shape[0] // groups, -1, x.shape[-1])
+      y, mean, var = onednn_ops.normalize(grouped, scale, bias, self.epsilon, self.relu)
+    else:
+      y, mean, var = self._normalize_over_devices(x, scale, bias, groups, devices)
+    unbiased = var * (count / max(count - 1, 1))  # what Torch's running average takes
+    return y.reshape(x.shape), mean.mean(axis=0), unbiased.mean(axis=0)
+
+  def _normalize_over_devices(
+    self, x: jax.Array, scale: jax.Array, bias: jax.Array, groups: int, devices: int
+  ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    num_devices = lax.axis_size(self.axis_name) if self.axis_name else 1
     peers = [list(range(first, first + devices)) for first in range(0, num_devices, devices)]
 
     def over_devices(value: jax.Array) -> jax.Array:
@@ -181,9 +200,7 @@ class GroupedBatchNorm(nn.Module):
 
     grouped = x.reshape(groups, -1, x.shape[-1])
     y, mean, var = norm.normalize(grouped, scale, bias, self.epsilon, self.relu, over_devices)
-    count = grouped.shape[1] * devices
-    unbiased = var * (count / max(count - 1, 1))  # what Torch's running average takes
-    return y.reshape(x.shape), mean.mean(axis=(0, 1)), unbiased.mean(axis=(0, 1))
+    return y, mean[:, 0], var[:, 0]
 
 
 def max_pool(x: jax.Array) -> jax.Array:

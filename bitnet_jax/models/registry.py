@@ -40,6 +40,7 @@ def create_model(
   batch_norm_momentum: float = 0.9,
   batch_norm_epsilon: float = 1e-5,
   axis_name: str = '',
+  kernels: str = 'xla',
 ) -> nn.Module:
   """Makes a network.
 
@@ -57,6 +58,7 @@ def create_model(
     batch_norm_momentum: share of the running averages kept at a step.
     batch_norm_epsilon: added to the variance.
     axis_name: the axis that pmap maps over; '' outside of it.
+    kernels: of convolutions and batch norm: 'xla', or 'onednn' on a CPU.
 
   Returns:
     A module: `model.apply(variables, images, train=...)` gives logits `[batch, num_classes]`.
@@ -81,10 +83,11 @@ def create_model(
     axis_name=axis_name,
     scale_init=norm_scale_init,
     dtype=dtype,
+    kernels=kernels,
   )
   return make(
     num_classes=num_classes,
-    conv=functools.partial(layers.Conv, init_mode=conv_init, dtype=dtype),
+    conv=functools.partial(layers.Conv, init_mode=conv_init, dtype=dtype, kernels=kernels),
     norm=norm,
     **{size: given[size] for size in sizes},
   )

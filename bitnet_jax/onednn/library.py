@@ -1,0 +1,201 @@
+"""The part of oneDNN's C interface that is used here, through ctypes.
+
+Memory is described by logical dimensions in oneDNN's order (examples, channels, height, width) and
+by strides, which say how it lies: NHWC for images, HWIO for kernels. The library comes as a Python
+package without a module.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.metadata
+import os
+from collections.abc import Mapping, Sequence
+
+PACKAGE = 'onednn-cpu-gomp'
+FLOAT_TYPES = {'f32': 3, 'bf16': 2}
+
+# Numbers of dnnl_types.h, oneDNN 3.
+FORWARD_TRAINING, BACKWARD = 64, 128
+DIRECT = 1
+USE_SCALE, USE_SHIFT, FUSE_RELU = 2, 4, 8
+SRC, DST, WEIGHTS, BIAS, MEAN, VARIANCE, SCALE, SHIFT = 1, 17, 33, 41, 49, 50, 51, 52
+WORKSPACE, SCRATCHPAD = 64, 80
+DIFF_SRC, DIFF_DST, DIFF_WEIGHTS, DIFF_SCALE, DIFF_SHIFT = 129, 145, 161, 255, 256
+_QUERY = {WEIGHTS: 131, DIFF_WEIGHTS: 132, WORKSPACE: 135, SCRATCHPAD: 136}
+_CPU, _IN_ORDER, _USER_SCRATCHPAD, _ANY_LAYOUT = 1, 1, 1, 1
+_ISA_AVX2, _ISA_AVX512 = 0x7, 0x27
+
+_ALIGNMENT = 64
+_Dims = ctypes.c_int64 * 12
+Handle = ctypes.c_void_p
+
+
+class _Argument(ctypes.Structure):
+  _fields_ = [('index', ctypes.c_int), ('memory', Handle)]
+
+
+@functools.cache
+def load() -> ctypes.CDLL:
+  """The library.
+
+  Raises:
+    OSError: it is not installed, or what it needs (libgomp) is missing.
+  """
+  try:
+    files = importlib.metadata.files(PACKAGE) or []
+  except importlib.metadata.PackageNotFoundError:
+    raise OSError(f'{PACKAGE} is not installed') from None
+  paths = [file.locate() for file in files if file.name == 'libdnnl.so.3']
+  if not paths:
+    raise OSError(f'{PACKAGE} has no libdnnl.so.3')
+  # Threads of OpenMP that spin between two kernels would take the cores from XLA's own.
+  os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+  library = ctypes.CDLL(os.path.realpath(str(paths[0])))
+  library.dnnl_primitive_desc_query_md.restype = Handle
+  library.dnnl_primitive_desc_query_md.argtypes = [Handle, ctypes.c_int, ctypes.c_int]
+  library.dnnl_memory_desc_get_size.restype = ctypes.c_size_t
+  library.dnnl_memory_desc_get_size.argtypes = [Handle]
+  library.dnnl_memory_set_data_handle.argtypes = [Handle, Handle]
+  library.dnnl_primitive_execute.argtypes = [Handle, Handle, ctypes.c_int, Handle]
+  library.dnnl_stream_wait.argtypes = [Handle]
+  return library
+
+
+def fast_types() -> tuple[str, ...]:
+  """Types for which the processor has kernels that are worth calling."""
+  isa = load().dnnl_get_effective_cpu_isa()
+  needed = {'f32': _ISA_AVX2, 'bf16': _ISA_AVX512}
+  return tuple(name for name, bits in needed.items() if isa & bits == bits)
+
+
+@functools.cache
+def _openmp() -> ctypes.CDLL:
+  return ctypes.CDLL('libgomp.so.1')  # The one that the library has loaded.
+
+
+def set_threads(count: int) -> None:
+  """Says how many threads kernels use that this thread makes and executes from now on."""
+  _openmp().omp_set_num_threads(count)
+
+
+def create(function: str, *arguments: object) -> Handle:
+  """What `dnnl_FUNCTION` makes; it is never freed, because plans are kept.
+
+  Raises:
+    RuntimeError: oneDNN refuses.
+  """
+  made = Handle()
+  status = getattr(load(), f'dnnl_{function}')(ctypes.byref(made), *arguments)
+  if status:
+    raise RuntimeError(f'oneDNN: dnnl_{function} ended with status {status}')
+  return made
+
+
+@functools.cache
+def engine() -> Handle:
+  """The CPU."""
+  return create('engine_create', _CPU, ctypes.c_size_t(0))
+
+
+@functools.cache
+def attributes() -> Handle:
+  """Attributes of every primitive: the scratchpad is ours, so that any thread may execute it."""
+  made = create('primitive_attr_create')
+  load().dnnl_primitive_attr_set_scratchpad_mode(made, _USER_SCRATCHPAD)
+  return made
+
+
+def stream() -> Handle:
+  """A queue of primitives; each plan has its own."""
+  return create('stream_create', engine(), _IN_ORDER)
+
+
+def dims(values: Sequence[int]) -> ctypes.Array:
+  """An argument of dimensions, strides or padding."""
+  return _Dims(*values)
+
+
+def _strided(shape: Sequence[int], strides: Sequence[int], dtype: str) -> Handle:
+  ndims, kind = len(shape), FLOAT_TYPES[dtype]
+  return create('memory_desc_create_with_strides', ndims, dims(shape), kind, dims(strides))
+
+
+def images(shape: Sequence[int], dtype: str) -> Handle:
+  """Describes `[n, h, w, c]`."""
+  n, h, w, c = shape
+  return _strided((n, c, h, w), (h * w * c, 1, w * c, c), dtype)
+
+
+def kernels(size: int, c: int, features: int) -> Handle:
+  """Describes `[size, size, c, features]`, float32."""
+  strides = (1, features, size * c * features, c * features)
+  return _strided((features, c, size, size), strides, 'f32')
+
+
+def any_kernels(size: int, c: int, features: int, dtype: str) -> Handle:
+  """Describes a kernel in whatever layout oneDNN likes best."""
+  shape, kind = dims((features, c, size, size)), FLOAT_TYPES[dtype]
+  return create('memory_desc_create_with_tag', 4, shape, kind, _ANY_LAYOUT)
+
+
+def vector(length: int) -> Handle:
+  """Describes `[length]`, float32."""
+  return _strided((length,), (1,), 'f32')
+
+
+def query(description: Handle, index: int) -> Handle:
+  """Describes the memory of an argument as a primitive wants it."""
+  return Handle(load().dnnl_primitive_desc_query_md(description, _QUERY[index], 0))
+
+
+def size_of(memory_desc: Handle) -> int:
+  """Bytes."""
+  return load().dnnl_memory_desc_get_size(memory_desc)
+
+
+def memory(memory_desc: Handle) -> Handle:
+  """Memory whose place is set later, with `place`."""
+  return create('memory_create', memory_desc, engine(), Handle(0))
+
+
+def place(memory_object: Handle, address: int) -> None:
+  """Says where memory lies."""
+  load().dnnl_memory_set_data_handle(memory_object, address)
+
+
+def reorder(source: Handle, target: Handle) -> Handle:
+  """Describes a copy from one layout and type to another."""
+  return create('reorder_primitive_desc_create', source, engine(), target, engine(), attributes())
+
+
+class Owned:
+  """Memory of our own, aligned."""
+
+  def __init__(self, memory_desc: Handle) -> None:
+    self._raw = ctypes.create_string_buffer(size_of(memory_desc) + _ALIGNMENT)
+    address = -(-ctypes.addressof(self._raw) // _ALIGNMENT) * _ALIGNMENT
+    self.memory = memory(memory_desc)
+    place(self.memory, address)
+
+
+class Primitive:
+  """A kernel and the memory it works on."""
+
+  def __init__(self, description: Handle, arguments: Mapping[int, Handle]) -> None:
+    self._primitive = create('primitive_create', description)
+    arguments = dict(arguments)
+    scratchpad = query(description, SCRATCHPAD)
+    if size_of(scratchpad):
+      self._scratchpad = Owned(scratchpad)
+      arguments[SCRATCHPAD] = self._scratchpad.memory
+    self._count = len(arguments)
+    pairs = [_Argument(index, place) for index, place in arguments.items()]
+    self._arguments = (_Argument * self._count)(*pairs)
+
+  def execute(self, queue: Handle) -> None:
+    """Runs it; raises RuntimeError where oneDNN reports a fault."""
+    status = load().dnnl_primitive_execute(self._primitive, queue, self._count, self._arguments)
+    if status:
+      raise RuntimeError(f'oneDNN: dnnl_primitive_execute ended with status {status}')
