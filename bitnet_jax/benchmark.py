@@ -1,15 +1,42 @@
-"""The benchmark command.
+r"""The benchmark command.
 
+python -m bitnet_jax.benchmark --what=step --config=configs/cifar10_bitnet.py:4,3,4 \\
+  [--config.model.dtype=bfloat16] [--config.global_batch_size=64] \\
+  [--against=torch [--torch_python=PYTHON] [--torch_compile=max-autotune]] [--json=FILE]
 python -m bitnet_jax.benchmark --what=input [--images=FOLDER_OR_TAR]
+
+What is measured: `step`, the bare training step; `infer`, the network applied to a batch; `loop`,
+the whole of a training run beside its bare steps; `compile`, from the start of a process to its
+first step; `memory`, of a training step; `input`, the way of the images. Each prints a table;
+`--json` adds a line to a file, and `--table=FILE` prints such a file.
 """
 
 from __future__ import annotations
 
+import json
+import pathlib
+from typing import Any
+
 from absl import flags
+from ml_collections import config_flags
 
-from bitnet_jax import cli
+from bitnet_jax import cli, errors
+from bitnet_jax import config as config_lib
 
-_WHAT = flags.DEFINE_enum('what', 'input', ['input'], 'What to measure.')
+_WHATS = ['step', 'infer', 'loop', 'compile', 'memory', 'input']
+_WHAT = flags.DEFINE_enum('what', 'step', _WHATS, 'What to measure.')
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'File of the configuration.')
+_AGAINST = flags.DEFINE_enum('against', '', ['', 'torch'], 'What to take turns with.')
+_TORCH_PYTHON = flags.DEFINE_string(
+  'torch_python', '', 'Python interpreter that has PyTorch; empty: this one.'
+)
+_TORCH_COMPILE = flags.DEFINE_string(
+  'torch_compile', '', "PyTorch's compiler, by mode, as max-autotune; empty: eager."
+)
+_ROUNDS = flags.DEFINE_integer('rounds', 15, 'How often each side is timed.', lower_bound=3)
+_COUNT = flags.DEFINE_integer('count', 1, 'Steps of one timing.', lower_bound=1)
+_JSON = flags.DEFINE_string('json', '', 'File that a line with the result is added to.')
+_TABLE = flags.DEFINE_string('table', '', 'File of such lines to print; nothing is measured.')
 _IMAGES = flags.DEFINE_string(
   'images', '', 'Folder or tar archive of JPEG files; empty: photographs made of noise.'
 )
@@ -18,9 +45,69 @@ _IMAGES = flags.DEFINE_string(
 def main(argv: list[str]) -> None:
   """Measures what the flags name."""
   del argv
-  from bitnet_jax.benchmarks import input as input_benchmark
+  from bitnet_jax.benchmarks import table
 
-  input_benchmark.run(_IMAGES.value)
+  if _TABLE.value:
+    print(table.markdown(_read_lines(_TABLE.value)))
+    return
+  if _WHAT.value == 'input':
+    from bitnet_jax.benchmarks import input as input_benchmark
+
+    input_benchmark.run(_IMAGES.value)
+    return
+  if not _CONFIG.value:
+    raise errors.ConfigError('config', '', 'required', 'give --config=configs/NAME.py')
+  config_lib.validate(_CONFIG.value)
+  line = {'what': _WHAT.value, **_describe(_CONFIG.value), 'result': _measure(_CONFIG.value)}
+  from bitnet_jax.benchmarks import timing
+
+  line['conditions'] = timing.conditions()
+  print(table.markdown([line]))
+  if _JSON.value:
+    with open(_JSON.value, 'a', encoding='utf-8') as file:
+      file.write(json.dumps(line) + '\n')
+
+
+def _measure(config: Any) -> dict[str, Any]:
+  rounds, count = _ROUNDS.value, _COUNT.value
+  other = {'against': _AGAINST.value, 'torch_python': _TORCH_PYTHON.value}
+  if _WHAT.value == 'compile':
+    from bitnet_jax.benchmarks import startup
+
+    return startup.measure(config, rounds=3)
+  if _WHAT.value == 'infer':
+    from bitnet_jax.benchmarks import infer
+
+    return infer.measure(config, rounds=rounds, count=count, **other)
+  if _WHAT.value == 'loop':
+    from bitnet_jax.benchmarks import loop
+
+    return loop.measure(config, rounds=rounds)
+  if _WHAT.value == 'memory':
+    from bitnet_jax.benchmarks import memory
+
+    return memory.measure(config)
+  from bitnet_jax.benchmarks import step
+
+  compiler = _TORCH_COMPILE.value
+  return step.measure(config, rounds=rounds, count=count, torch_compile=compiler, **other)
+
+
+def _describe(config: Any) -> dict[str, Any]:
+  model = config.model
+  sizes = [model.width, model.tree_depth, model.num_blocks]
+  small = model.name in config_lib.CIFAR_MODELS
+  return {
+    'network': f'{model.name} {",".join(map(str, sizes))}' if small else model.name,
+    'dtype': model.dtype,
+    'batch': config.global_batch_size,
+    'against': _AGAINST.value,
+  }
+
+
+def _read_lines(path: str) -> list[dict[str, Any]]:
+  text = pathlib.Path(path).read_text(encoding='utf-8')
+  return [json.loads(line) for line in text.splitlines()]
 
 
 if __name__ == '__main__':

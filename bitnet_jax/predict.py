@@ -39,15 +39,17 @@ def predict(
 
   from bitnet_jax import assemble, trained
   from bitnet_jax.data import augment
+  from bitnet_jax.models import fold
 
   network = trained.load(workdir, step)
   mean, std = network.config.data.mean, network.config.data.std
   model = assemble.make_model(network.config, len(network.class_names), '')
+  folded, variables = fold.fold(model, network.variables)
 
   @jax.jit
   def probabilities(images: Any) -> Any:
     inputs = augment.normalize(images, mean, std)
-    logits: Any = model.apply(network.variables, inputs, train=False)
+    logits: Any = folded.apply(variables, inputs, train=False)
     return jax.nn.softmax(logits)
 
   size = _image_size(workdir, network.config)

@@ -11,7 +11,18 @@ import jax
 import ml_collections
 import numpy as np
 
-from bitnet_jax import assemble, errors, evaluation, feeds, parallel, records, resume, steps, stop
+from bitnet_jax import (
+  assemble,
+  compilation,
+  errors,
+  evaluation,
+  feeds,
+  parallel,
+  records,
+  resume,
+  steps,
+  stop,
+)
 from bitnet_jax import config as config_lib
 from bitnet_jax.checkpoint import Checkpoints
 from bitnet_jax.data import augment
@@ -22,6 +33,7 @@ from bitnet_jax.recorder import Recorder
 from bitnet_jax.workdir import check_space
 
 Tree = Any
+TrainStep = Callable[[Tree, Tree], tuple[Tree, Tree]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +60,11 @@ class Run:
 
 
 def train(
-  config: ml_collections.ConfigDict, workdir: str, *, allowed_changes: Sequence[str] = ()
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  *,
+  allowed_changes: Sequence[str] = (),
+  wrap_step: Callable[[TrainStep], TrainStep] = lambda step: step,
 ) -> dict[str, Any]:
   """Trains, or goes on with what `workdir` holds, to the end of the last epoch.
 
@@ -56,6 +72,7 @@ def train(
     config: validated.
     workdir: claimed; takes configuration, metrics, checkpoints and `result.json`.
     allowed_changes: fields in which the run may differ from the checkpoint it goes on from.
+    wrap_step: what is called in place of the compiled step; for benchmarks.
 
   Returns:
     What `result.json` holds: the test split's error and counts, the step, the time and the
@@ -66,6 +83,7 @@ def train(
       asked to stop and has saved.
   """
   config_lib.validate_devices(config, jax.device_count())
+  compilation.keep_programs()
   environment = {**records.environment(), 'kernels': assemble.choose_kernels(config)}
   train_feed = feeds.open_training(config)
   test_feed = feeds.open_evaluation(config, config.data.test_split)
@@ -101,7 +119,9 @@ def train(
     donate=(0,),
   )
   try:
-    result = train_steps(run, train_step, train_feed, parallel.replicate(state), start, progress)
+    result = train_steps(
+      run, wrap_step(train_step), train_feed, parallel.replicate(state), start, progress
+    )
   finally:
     train_feed.close()
     test_feed.close()
@@ -112,7 +132,7 @@ def train(
 
 def train_steps(
   run: Run,
-  train_step: Callable[[Tree, Tree], tuple[Tree, Tree]],
+  train_step: TrainStep,
   feed: Feed,
   state: Tree,
   start: int,

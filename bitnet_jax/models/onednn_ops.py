@@ -47,8 +47,19 @@ def conv(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
   return _conv_call('conv_forward', x, kernel, strides, (x, kernel), (shape, x.dtype))
 
 
-def _conv_call(operation, x, kernel, strides, operands, result):
-  sizes = (*x.shape, kernel.shape[-1], kernel.shape[0], strides)
+def conv_bias(
+  x: jax.Array, kernel: jax.Array, bias: jax.Array, strides: int, relu: bool
+) -> jax.Array:
+  """A convolution, see `conv`, with a bias `[features]`, float32, and a ReLU; no gradient."""
+  n, height, width, _ = x.shape
+  shape = (n, -(-height // strides), -(-width // strides), kernel.shape[-1])
+  ending = ('relu' if relu else 'none',)
+  operands = (x, kernel, bias)
+  return _conv_call('conv_bias', x, kernel, strides, operands, (shape, x.dtype), ending)
+
+
+def _conv_call(operation, x, kernel, strides, operands, result, ending=()):
+  sizes = (*x.shape, kernel.shape[-1], kernel.shape[0], strides, *ending)
   name = ' '.join(map(str, (operation, _TYPES[x.dtype], *sizes)))
   return onednn.call(name, operands, [jax.ShapeDtypeStruct(*result)])[0]
 

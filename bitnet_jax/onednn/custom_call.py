@@ -156,7 +156,9 @@ def call(
 ) -> list[jax.Array]:
   """Runs the plan of that name, see `plans.make`, within a program for the CPU."""
   _register()
-  return list(jax.ffi.ffi_call(_TARGET, list(results))(*operands, plan=name))
+  # Only for what has effects does JAX wait at exit; a call that comes in later finds Python shut
+  # down, and the process never ends.
+  return list(jax.ffi.ffi_call(_TARGET, list(results), has_side_effect=True)(*operands, plan=name))
 
 
 @functools.cache

@@ -17,13 +17,14 @@ PACKAGE = 'onednn-cpu-gomp'
 FLOAT_TYPES = {'f32': 3, 'bf16': 2}
 
 # Numbers of dnnl_types.h, oneDNN 3.
-FORWARD_TRAINING, BACKWARD = 64, 128
+FORWARD_TRAINING, FORWARD_INFERENCE, BACKWARD = 64, 96, 128
 DIRECT = 1
 USE_SCALE, USE_SHIFT, FUSE_RELU = 2, 4, 8
 SRC, DST, WEIGHTS, BIAS, MEAN, VARIANCE, SCALE, SHIFT = 1, 17, 33, 41, 49, 50, 51, 52
 WORKSPACE, SCRATCHPAD = 64, 80
 DIFF_SRC, DIFF_DST, DIFF_WEIGHTS, DIFF_SCALE, DIFF_SHIFT = 129, 145, 161, 255, 256
 _QUERY = {WEIGHTS: 131, DIFF_WEIGHTS: 132, WORKSPACE: 135, SCRATCHPAD: 136}
+_RELU = 0x20
 _CPU, _IN_ORDER, _USER_SCRATCHPAD, _ANY_LAYOUT = 1, 1, 1, 1
 _ISA_AVX2, _ISA_AVX512 = 0x7, 0x27
 
@@ -104,6 +105,17 @@ def attributes() -> Handle:
   """Attributes of every primitive: the scratchpad is ours, so that any thread may execute it."""
   made = create('primitive_attr_create')
   load().dnnl_primitive_attr_set_scratchpad_mode(made, _USER_SCRATCHPAD)
+  return made
+
+
+@functools.cache
+def attributes_with_relu() -> Handle:
+  """Attributes of a primitive whose result goes through a ReLU."""
+  made = create('primitive_attr_create')
+  load().dnnl_primitive_attr_set_scratchpad_mode(made, _USER_SCRATCHPAD)
+  after = create('post_ops_create')
+  load().dnnl_post_ops_append_eltwise(after, _RELU, ctypes.c_float(0), ctypes.c_float(0))
+  load().dnnl_primitive_attr_set_post_ops(made, after)
   return made
 
 

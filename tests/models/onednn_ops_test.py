@@ -161,6 +161,21 @@ class OnednnOpsTest(parameterized.TestCase):
     with self.assertRaisesRegex(Exception, 'not enough values to unpack'):
       jax.block_until_ready(run(jnp.zeros(1)))
 
+  @parameterized.parameters('', 'del y')
+  def test_a_process_ends_that_did_not_wait_for_its_results(self, drop):
+    code = (
+      'import jax, jax.numpy as jnp\n'
+      'from bitnet_jax.models import onednn_ops\n'
+      'x, kernel = jnp.ones((32, 32, 32, 32)), jnp.ones((3, 3, 32, 32))\n'
+      'def run(x):\n'
+      '  for _ in range(20): x = onednn_ops.conv(x, kernel, 1)\n'
+      '  return x\n'
+      'run = jax.jit(run)\n'
+      'jax.block_until_ready(run(x))\n'
+      f'y = run(x)\n{drop}'
+    )
+    subprocess.run([sys.executable, '-c', code], check=True, timeout=120)
+
   def test_a_compiled_program_works_in_another_process(self):
     folder = self.create_tempdir().full_path
     code = (

@@ -1,0 +1,109 @@
+"""The training loop, with all it does besides, beside the bare steps it consists of."""
+
+from __future__ import annotations
+
+import pathlib
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from PIL import Image
+
+from bitnet_jax import train
+
+Tree = Any
+Step = Callable[[Tree, Tree], tuple[Tree, Tree]]
+
+_CLASSES, _SIZE = 10, 32
+# More often than any configuration does, so that what they cost shows.
+_LOG_EVERY, _SAVE_EVERY = 10, 30
+
+
+class InTurns:
+  """A training step that now and then takes bare steps too, and keeps both times apart.
+
+  Args:
+    step: the compiled one.
+    length: steps in a row of the loop, and then bare ones.
+
+  Attributes:
+    loop: seconds of each `length` steps with all that the loop does between them.
+    bare: seconds of each `length` steps that follow each other directly.
+  """
+
+  def __init__(self, step: Step, length: int) -> None:
+    self._step, self._length = step, length
+    self._taken, self._start = 0, 0.0
+    self.loop: list[float] = []
+    self.bare: list[float] = []
+
+  def __call__(self, state: Tree, inputs: Tree) -> tuple[Tree, Tree]:
+    """The next state and the report; see `steps.make_train_step`."""
+    if self._taken % self._length == 0:
+      jax.block_until_ready(state)
+      if self._taken > self._length:  # The first steps compile.
+        self.loop.append(time.perf_counter() - self._start)
+      self.bare.append(self._bare_steps(jax.tree.map(jnp.copy, state), inputs))
+      self._start = time.perf_counter()
+    self._taken += 1
+    return self._step(state, inputs)
+
+  def _bare_steps(self, state: Tree, inputs: Tree) -> float:
+    jax.block_until_ready(state)
+    start = time.perf_counter()
+    for _ in range(self._length):
+      state, report = self._step(state, inputs)
+    jax.block_until_ready(report)
+    return time.perf_counter() - start
+
+
+def measure(config: ml_collections.ConfigDict, *, rounds: int, length: int = 10) -> dict[str, Any]:
+  """Trains on images of noise by the resident way, with checkpoints, metrics and progress.
+
+  Args:
+    config: of a network for small images.
+    rounds: how often loop and bare steps take turns.
+    length: steps of a turn.
+
+  Returns:
+    A JSON object: images a second of the loop and of bare steps, and what share of the bare
+    steps' speed the loop has.
+  """
+  turns: list[InTurns] = []
+
+  def wrap(step: Step) -> Step:
+    turns.append(InTurns(step, length))
+    return turns[0]
+
+  with tempfile.TemporaryDirectory() as folder:
+    made = config.copy_and_resolve_references()
+    batch = made.global_batch_size
+    _write_images(pathlib.Path(folder) / 'photos', 10 * batch, 10 * _CLASSES)
+    made.data.name, made.data.dir = 'folder', f'{folder}/photos'
+    made.data.image_size, made.num_epochs = _SIZE, (rounds + 2) * length / 10
+    made.log.every_steps, made.checkpoint.every_steps = _LOG_EVERY, _SAVE_EVERY
+    made.eval.every_epochs = made.checkpoint.every_epochs = 0
+    workdir = pathlib.Path(folder) / 'run'
+    workdir.mkdir()
+    train.train(made, str(workdir), wrap_step=wrap)
+  loop, bare = turns[0].loop, turns[0].bare[1 : 1 + len(turns[0].loop)]
+  pairs = [own / whole for whole, own in zip(loop, bare, strict=True)]
+  return {
+    'loop': {'per_second': batch * length / float(np.median(loop))},
+    'bare': {'per_second': batch * length / float(np.median(bare))},
+    'share': {'median': float(np.median(pairs)), 'whole': sum(bare) / sum(loop)},
+  }
+
+
+def _write_images(folder: pathlib.Path, train_images: int, test_images: int) -> None:
+  rng = np.random.default_rng(0)
+  for split, count in (('train', train_images), ('test', test_images)):
+    for number in range(count):
+      path = folder / split / f'class{number % _CLASSES}' / f'{number}.png'
+      path.parent.mkdir(parents=True, exist_ok=True)
+      Image.fromarray(rng.integers(0, 256, (_SIZE, _SIZE, 3), np.uint8)).save(path)

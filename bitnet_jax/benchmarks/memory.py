@@ -1,0 +1,39 @@
+"""Memory of a training step, as the compiler lays it out and as the system counts it."""
+
+from __future__ import annotations
+
+import resource
+from typing import Any
+
+import jax
+import ml_collections
+
+from bitnet_jax import parallel
+from bitnet_jax.benchmarks.network import Case
+
+
+def measure(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """Compiles a step, takes it twice and reads the counters.
+
+  Args:
+    config: of the network, the type and the batch.
+
+  Returns:
+    A JSON object, in bytes: 'arguments' and 'temporary' of the compiled step on a device; 'peak'
+    of the device's allocator where there is one; 'resident', the process's largest size.
+  """
+  case = Case(config)
+  state, inputs = parallel.replicate(case.state), case.inputs()
+  compiled = case.train_step().lower(state, inputs).compile()  # type: ignore[attr-defined]
+  analysis = compiled.memory_analysis()
+  del state
+  run = case.side()
+  for _ in range(2):
+    run()
+  statistics = jax.local_devices()[0].memory_stats() or {}
+  return {
+    'arguments': analysis.argument_size_in_bytes,
+    'temporary': analysis.temp_size_in_bytes,
+    'peak': statistics.get('peak_bytes_in_use', 0),
+    'resident': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+  }

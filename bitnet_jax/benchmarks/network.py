@@ -1,0 +1,128 @@
+"""A network with a batch in memory: what its training step and its evaluation are timed with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from bitnet_jax import assemble, metrics, parallel, steps
+from bitnet_jax.models import fold
+
+Tree = Any
+
+_IMAGE_SIZE = {True: 32, False: 224}
+_NUM_CLASSES = {True: 10, False: 1000}
+_STEPS_PER_EPOCH = 1000
+
+
+def is_small(config: ml_collections.ConfigDict) -> bool:
+  """Whether the network is one of those for CIFAR."""
+  return config.model.name in ('bitnet', 'wide_resnet', 'plainnet')
+
+
+class Case:
+  """A configuration's network, its weights and a batch of noise.
+
+  Attributes:
+    config: validated.
+    images: `[batch, size, size, 3]`, float32, as the network takes them.
+    labels: `[batch]`, int32.
+    num_classes: 10, or 1000 for a network of ILSVRC12.
+  """
+
+  def __init__(self, config: ml_collections.ConfigDict) -> None:
+    self.config = config
+    small = is_small(config)
+    size = config.data.image_size or _IMAGE_SIZE[small]
+    self.num_classes = _NUM_CLASSES[small]
+    rng = np.random.default_rng(0)
+    batch = config.global_batch_size
+    self.images = rng.normal(size=(batch, size, size, 3)).astype(np.float32)
+    self.labels = rng.integers(0, self.num_classes, batch).astype(np.int32)
+    self._plan = assemble.Plan(_STEPS_PER_EPOCH, round(_STEPS_PER_EPOCH * config.num_epochs))
+    self._optimizer, self._schedule = assemble.make_optimizer(config, self._plan)
+    self.state = steps.create_state(
+      self.model(), self._optimizer, config.seed, self.images.shape[1:]
+    )
+
+  @property
+  def variables(self) -> Tree:
+    """Parameters and running statistics, as NumPy arrays."""
+    return {'params': self.state.params, 'batch_stats': self.state.batch_stats}
+
+  def model(self, dtype: str = '', axis_name: str = parallel.AXIS) -> Any:
+    """The network, in the configuration's type or another."""
+    config = self.config.copy_and_resolve_references()
+    config.model.dtype = dtype or config.model.dtype
+    return assemble.make_model(config, self.num_classes, axis_name)
+
+  def train_step(self) -> Callable[[Tree, Tree], tuple[Tree, Tree]]:
+    """The step that trains, mapped over the devices: no augmentation, the same batch each time."""
+
+    def fetch(inputs: Tree, _: jax.Array) -> steps.Batch:
+      return {**inputs, 'mask': jnp.ones(inputs['label'].shape, jnp.float32)}
+
+    step = steps.make_train_step(
+      self.model(),
+      self._optimizer,
+      self._schedule,
+      fetch_batch=fetch,
+      augment=lambda images, *_: images,
+      steps_per_epoch=_STEPS_PER_EPOCH,
+      log_every_steps=50,
+    )
+    return parallel.map_devices(step, donate=(0,))
+
+  def inputs(self) -> Tree:
+    """The batch on the devices."""
+    return parallel.place({'image': self.images, 'label': self.labels})
+
+  def side(self, count: int = 1) -> Callable[[], float]:
+    """Compiles; then each call takes `count` training steps and gives their seconds."""
+    train_step, inputs = self.train_step(), self.inputs()
+    state = parallel.replicate(self.state)
+
+    def run() -> float:
+      nonlocal state
+      start = time.perf_counter()
+      for _ in range(count):
+        state, report = train_step(state, inputs)
+      jax.block_until_ready(report)
+      return time.perf_counter() - start
+
+    return run
+
+  def folded(self) -> tuple[Callable[[], jax.Array], Callable[[int], float]]:
+    """The network in evaluation, folded: a function of nothing, and one that times calls of it."""
+    model, variables = fold.fold(self.model(axis_name=''), self.variables)
+    variables, images = jax.device_put((variables, self.images))
+    apply = jax.jit(lambda variables, images: model.apply(variables, images, train=False))
+
+    def run() -> jax.Array:
+      return apply(variables, images)
+
+    def seconds(count: int) -> float:
+      start = time.perf_counter()
+      for _ in range(count):
+        run().block_until_ready()
+      return time.perf_counter() - start
+
+    return run, seconds
+
+  def check(self) -> dict[str, Any]:
+    """Logits and loss of a training step in float32, and the norm of each gradient."""
+    model = self.model('float32', '')
+
+    def loss(params: Tree) -> tuple[jax.Array, jax.Array]:
+      variables = {**self.variables, 'params': params}
+      logits, _ = model.apply(variables, self.images, train=True, mutable=['batch_stats'])
+      return metrics.cross_entropy(logits, jnp.asarray(self.labels)).mean(), logits
+
+    (value, logits), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(self.state.params)
+    return {'loss': float(value), 'logits': np.asarray(logits), 'gradients': gradients}

@@ -1,0 +1,69 @@
+"""Time from the start of a process to its first training step, with and without kept programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+import ml_collections
+
+# Reads what is to be trained from stdin; prints the clock when the first step is done.
+_CHILD = """
+import json, sys, time
+from bitnet_jax import compilation, config
+from bitnet_jax.benchmarks.network import Case
+imported = time.time()
+compilation.keep_programs()
+made = config.default_config()
+made.update(json.load(sys.stdin))
+case = Case(made)
+initialised = time.time()
+run = case.side()
+run()
+first = time.time()
+print(json.dumps([imported, initialised, first, run()]))
+"""
+
+
+def measure(config: ml_collections.ConfigDict, *, rounds: int) -> dict[str, Any]:
+  """Starts processes.
+
+  Args:
+    config: of the network.
+    rounds: how often a process finds the programs kept.
+
+  Returns:
+    A JSON object: seconds from start to first step, and the parts of it, of the first process
+    ('cold') and the median one of those after it ('warm').
+  """
+  with tempfile.TemporaryDirectory() as folder:
+    environment = {**os.environ, 'XDG_CACHE_HOME': folder}
+    environment.pop('JAX_COMPILATION_CACHE_DIR', None)
+    runs = [_start(config, environment) for _ in range(1 + rounds)]
+  warm = sorted(runs[1:], key=lambda run: run['total'])
+  return {'cold': runs[0], 'warm': warm[len(warm) // 2]}
+
+
+def _start(config: ml_collections.ConfigDict, environment: dict[str, str]) -> dict[str, float]:
+  start = time.time()
+  out = subprocess.run(
+    [sys.executable, '-c', _CHILD],
+    input=json.dumps(config.to_dict()),
+    env=environment,
+    stdout=subprocess.PIPE,
+    text=True,
+    check=True,
+  )
+  imported, initialised, first, step = json.loads(out.stdout.splitlines()[-1])
+  return {
+    'total': first - start,
+    'import': imported - start,
+    'initialise': initialised - imported,
+    'compile': first - initialised - step,
+    'step': step,
+  }

@@ -1,0 +1,102 @@
+"""Results of benchmarks as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+_CONDITIONS = ('processor', 'cores', 'device', 'devices', 'python', 'jax', 'onednn-cpu-gomp')
+
+
+def markdown(lines: Sequence[dict[str, Any]]) -> str:
+  """A table for each thing that was measured, and what it was measured on.
+
+  Args:
+    lines: as `benchmark` writes them.
+  """
+  parts = []
+  for what in dict.fromkeys(line['what'] for line in lines):
+    rows = [line for line in lines if line['what'] == what]
+    parts.append(_COLUMNS[what](rows))
+  seen = dict.fromkeys(
+    ', '.join(f'{name} {line["conditions"][name]}' for name in _CONDITIONS) for line in lines
+  )
+  return '\n\n'.join([*parts, '\n'.join(seen)])
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+  lines = [header, ['---'] * len(header), *rows]
+  return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+
+
+def _case(line: dict[str, Any]) -> list[str]:
+  return [line['network'], line['dtype'], str(line['batch'])]
+
+
+def _steps(lines: Sequence[dict[str, Any]]) -> str:
+  header = ['network', 'type', 'batch', 'step, ms', 'images/s', 'PyTorch', 'ratio', 'middle half']
+  rows = []
+  for line in lines:
+    result = line['result']
+    ours = result['ours']
+    row = [f'{1e3 * line["batch"] / ours["per_second"]:.0f}', f'{ours["per_second"]:.1f}']
+    if 'torch' in result:
+      ratio = result['ratio']
+      row += [f'{result["torch"]["per_second"]:.1f}', f'{ratio["median"]:.2f}']
+      row += [f'{ratio["low"]:.2f} to {ratio["high"]:.2f}']
+    else:
+      row += ['-'] * 3
+    rows.append([*_case(line), *row])
+  return _table(header, rows)
+
+
+def _inference(lines: Sequence[dict[str, Any]]) -> str:
+  header = ['network', 'type', 'batch', 'ms', 'images/s', 'PyTorch', 'onnxruntime', 'ratio']
+  rows = []
+  for line in lines:
+    result = line['result']
+    ours = result['ours']['per_second']
+    others = [result.get(name, {}).get('per_second') for name in ('torch', 'onnxruntime')]
+    row = [f'{1e3 * line["batch"] / ours:.1f}', f'{ours:.0f}']
+    row += [f'{other:.0f}' if other else '-' for other in others]
+    rows.append([*_case(line), *row, f'{result["ratio"]["median"]:.2f}' if any(others) else '-'])
+  return _table(header, rows)
+
+
+def _loop(lines: Sequence[dict[str, Any]]) -> str:
+  header = ['network', 'type', 'batch', 'loop, images/s', 'bare steps, images/s', 'share']
+  rows = []
+  for line in lines:
+    result = line['result']
+    speeds = [f'{result[name]["per_second"]:.1f}' for name in ('loop', 'bare')]
+    rows.append([*_case(line), *speeds, f'{result["share"]["whole"]:.1%}'])
+  return _table(header, rows)
+
+
+def _compile(lines: Sequence[dict[str, Any]]) -> str:
+  parts = ('total', 'import', 'initialise', 'compile', 'step')
+  header = ['network', 'type', 'batch', 'programs', *(f'{part}, s' for part in parts)]
+  rows = [
+    [*_case(line), name, *(f'{line["result"][name][part]:.1f}' for part in parts)]
+    for line in lines
+    for name in ('cold', 'warm')
+  ]
+  return _table(header, rows)
+
+
+def _memory(lines: Sequence[dict[str, Any]]) -> str:
+  parts = ('arguments', 'temporary', 'peak', 'resident')
+  header = ['network', 'type', 'batch', *(f'{part}, MB' for part in parts)]
+  return _table(
+    header,
+    [[*_case(line), *(f'{line["result"][part] / 1e6:.0f}' for part in parts)] for line in lines],
+  )
+
+
+_COLUMNS = {
+  'step': _steps,
+  'infer': _inference,
+  'loop': _loop,
+  'compile': _compile,
+  'memory': _memory,
+}
