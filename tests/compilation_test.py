@@ -11,7 +11,7 @@ from unittest import mock
 import jax
 from absl.testing import absltest
 
-from bitnet_jax import train
+from bitnet_jax import onednn, train
 from bitnet_jax.data import prepared
 from tests import fake_run
 
@@ -43,6 +43,7 @@ class LoopTest(absltest.TestCase):
     jax.monitoring.register_event_duration_secs_listener(listen)
     self.addCleanup(jax.monitoring.clear_event_listeners)
     self.config.eval.every_epochs = 1
+    onednn.unavailable()  # Tries itself out once.
     compiled = []
     for epochs in (1.0, 3.0):
       self.config.num_epochs = epochs
@@ -69,8 +70,8 @@ class LoopTest(absltest.TestCase):
         with jax.transfer_guard('disallow_explicit'):
           return train_step(state, inputs)
 
-      feed = dataclasses.replace(feed, inputs_of=inputs_of)
-      return real(run, step, feed, state, start, progress)
+      guarded_feed = dataclasses.replace(feed, inputs_of=inputs_of)
+      return real(run, step, guarded_feed, state, start, progress)
 
     with mock.patch.object(train, 'train_steps', train_steps):
       self.train('guarded')
