@@ -7,8 +7,9 @@ python -m bitnet_jax.benchmark --what=input [--images=FOLDER_OR_TAR]
 
 What is measured: `step`, the bare training step; `infer`, the network applied to a batch; `loop`,
 the whole of a training run beside its bare steps; `compile`, from the start of a process to its
-first step; `memory`, of a training step; `input`, the way of the images. Each prints a table;
-`--json` adds a line to a file, and `--table=FILE` prints such a file.
+first step; `memory`, of a training step; `scaling`, how its time grows with the network, the
+batch, the image and the devices; `input`, the way of the images. Each prints a table; `--json` adds
+a line to a file, `--table=FILE` prints such a file, `--figure=FILE` draws the scaling.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ml_collections import config_flags
 from bitnet_jax import cli, errors
 from bitnet_jax import config as config_lib
 
-_WHATS = ['step', 'infer', 'loop', 'compile', 'memory', 'input']
+_WHATS = ['step', 'infer', 'loop', 'compile', 'memory', 'scaling', 'input']
 _WHAT = flags.DEFINE_enum('what', 'step', _WHATS, 'What to measure.')
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'File of the configuration.')
 _AGAINST = flags.DEFINE_enum('against', '', ['', 'torch'], 'What to take turns with.')
@@ -37,6 +38,7 @@ _ROUNDS = flags.DEFINE_integer('rounds', 15, 'How often each side is timed.', lo
 _COUNT = flags.DEFINE_integer('count', 1, 'Steps of one timing.', lower_bound=1)
 _JSON = flags.DEFINE_string('json', '', 'File that a line with the result is added to.')
 _TABLE = flags.DEFINE_string('table', '', 'File of such lines to print; nothing is measured.')
+_FIGURE = flags.DEFINE_string('figure', '', 'PNG or SVG file for the figure of the scaling.')
 _IMAGES = flags.DEFINE_string(
   'images', '', 'Folder or tar archive of JPEG files; empty: photographs made of noise.'
 )
@@ -63,6 +65,10 @@ def main(argv: list[str]) -> None:
 
   line['conditions'] = timing.conditions()
   print(table.markdown([line]))
+  if _FIGURE.value and _WHAT.value == 'scaling':
+    from bitnet_jax.benchmarks import scaling_figure
+
+    scaling_figure.draw(line, _FIGURE.value)
   if _JSON.value:
     with open(_JSON.value, 'a', encoding='utf-8') as file:
       file.write(json.dumps(line) + '\n')
@@ -87,6 +93,10 @@ def _measure(config: Any) -> dict[str, Any]:
     from bitnet_jax.benchmarks import memory
 
     return memory.measure(config)
+  if _WHAT.value == 'scaling':
+    from bitnet_jax.benchmarks import scaling
+
+    return scaling.measure(config, rounds=rounds)
   from bitnet_jax.benchmarks import step
 
   compiler = _TORCH_COMPILE.value

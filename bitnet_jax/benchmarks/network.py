@@ -56,9 +56,10 @@ class Case:
     """Parameters and running statistics, as NumPy arrays."""
     return {'params': self.state.params, 'batch_stats': self.state.batch_stats}
 
-  def model(self, dtype: str = '', axis_name: str = parallel.AXIS) -> Any:
-    """The network, in the configuration's type or another."""
+  def model(self, dtype: str = '', axis_name: str = parallel.AXIS, kernels: str = '') -> Any:
+    """The network, with the configuration's type and kernels or others."""
     config = self.config.copy_and_resolve_references()
+    config.model.kernels = kernels or config.model.kernels
     config.model.dtype = dtype or config.model.dtype
     return assemble.make_model(config, self.num_classes, axis_name)
 
@@ -80,8 +81,10 @@ class Case:
     return parallel.map_devices(step, donate=(0,))
 
   def inputs(self) -> Tree:
-    """The batch on the devices."""
-    return parallel.place({'image': self.images, 'label': self.labels})
+    """This process's part of the batch on its devices."""
+    part = len(self.labels) // jax.process_count()
+    own = slice(jax.process_index() * part, (jax.process_index() + 1) * part)
+    return parallel.place({'image': self.images[own], 'label': self.labels[own]})
 
   def side(self, count: int = 1) -> Callable[[], float]:
     """Compiles; then each call takes `count` training steps and gives their seconds."""

@@ -1,0 +1,147 @@
+"""How a training step's time grows with the network, the batch, the image and the devices."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from bitnet_jax import parallel
+from bitnet_jax.analysis import counts
+from bitnet_jax.benchmarks import timing
+from bitnet_jax.benchmarks.network import Case
+
+# What is varied, one at a time, of a network that takes half a second a step on two cores.
+_VARIED: dict[str, tuple[int, ...]] = {
+  'model.width': (1, 2, 4, 8),
+  'model.tree_depth': (1, 2, 3, 4),
+  'model.num_blocks': (1, 2, 4),
+  'global_batch_size': (16, 32, 64, 128),
+  'data.image_size': (16, 24, 32, 48),
+}
+_LAYOUTS = ((1, 1), (1, 2), (1, 4), (2, 1))  # processes, and devices of each
+_DISPATCHES = 200
+
+# One process of a layout: joins the others, takes steps, prints their seconds.
+_CHILD = """
+import json, sys
+given = json.load(sys.stdin)
+import jax
+if given['processes'] > 1:
+  jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+  jax.distributed.initialize(
+    given['address'],
+    given['processes'],
+    given['process'],
+    coordinator_bind_address=given['address'],
+  )
+from bitnet_jax import config
+from bitnet_jax.benchmarks.network import Case
+made = config.default_config()
+made.update(given['config'])
+run = Case(made).side()
+print(json.dumps([run() for _ in range(2 + given['rounds'])][2:]))
+"""
+
+
+def measure(config: ml_collections.ConfigDict, *, rounds: int) -> dict[str, Any]:
+  """Times steps around a configuration.
+
+  Args:
+    config: of a network for small images; its own sizes are the middle of every row of values.
+    rounds: steps that are timed of each case.
+
+  Returns:
+    A JSON object: 'cases', each with the field that differs, its value, multiply-adds of the
+    forward pass for the batch, and seconds of a step; 'layouts', with processes, devices and
+    seconds; 'dispatch', seconds to call a function mapped over the devices, and a jitted one, of
+    a state's arrays.
+  """
+  cases = []
+  for field, values in _VARIED.items():
+    for value in values:
+      made = config.copy_and_resolve_references()
+      made.update_from_flattened_dict({field: value})
+      case = Case(made)
+      seconds = timing.in_turns({'step': case.side()}, rounds)['step']
+      result = {'field': field, 'value': value, 'multiply_adds': multiply_adds(case)}
+      cases.append(result | timing.summary(seconds, made.global_batch_size))
+  layouts = [
+    {'processes': processes, 'devices': devices, **_layout(config, processes, devices, rounds)}
+    for processes, devices in _LAYOUTS
+  ]
+  return {'cases': cases, 'layouts': layouts, 'dispatch': dispatch(Case(config))}
+
+
+def multiply_adds(case: Case) -> int:
+  """Of the forward pass for the batch, read from the traced program."""
+  model = case.model(axis_name='', kernels='xla')
+  traced = jax.make_jaxpr(model.apply)(case.variables, case.images)
+  return sum(counts.multiply_adds(eqn) for eqn in counts.equations(traced.jaxpr))
+
+
+def _layout(
+  config: ml_collections.ConfigDict, processes: int, devices: int, rounds: int
+) -> dict[str, float]:
+  environment = {
+    **os.environ,
+    'JAX_PLATFORMS': 'cpu',
+    'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+  }
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    address = f'127.0.0.1:{free.getsockname()[1]}'
+  given = {'config': config.to_dict(), 'rounds': rounds, 'processes': processes, 'address': address}
+  children = []
+  for process in range(processes):
+    child = subprocess.Popen(
+      [sys.executable, '-c', _CHILD],
+      env=environment,
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      text=True,
+    )
+    assert child.stdin
+    child.stdin.write(json.dumps({**given, 'process': process}))
+    child.stdin.close()
+    child.stdin = None
+    children.append(child)
+  outputs = [child.communicate()[0] for child in children]
+  return timing.summary(json.loads(outputs[0].splitlines()[-1]), config.global_batch_size)
+
+
+def dispatch(case: Case) -> dict[str, float]:
+  """Seconds of a call that adds one to every array of the state, by pmap and by jit."""
+
+  def add(state: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf + jnp.ones((), leaf.dtype), state)
+
+  state = jax.tree.map(lambda leaf: np.zeros(1, leaf.dtype), case.state)
+  sides = {
+    'pmap': _calls(parallel.map_devices(add, donate=(0,)), parallel.replicate(state)),
+    'jit': _calls(jax.jit(add, donate_argnums=0), jax.device_put(state)),
+  }
+  seconds = timing.in_turns(sides, rounds=7)
+  return {name: timing.summary(values)['median'] / _DISPATCHES for name, values in seconds.items()}
+
+
+def _calls(function: Callable[[Any], Any], state: Any) -> timing.Side:
+  def run() -> float:
+    nonlocal state
+    start = time.perf_counter()
+    for _ in range(_DISPATCHES):
+      state = function(state)
+    jax.block_until_ready(state)
+    return time.perf_counter() - start
+
+  return run

@@ -1,0 +1,40 @@
+"""The figure of `scaling`: seconds of a step against multiply-adds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bitnet_jax.analysis import plots
+
+_NAMES = {
+  'model.width': 'width d',
+  'model.tree_depth': 'tree depth k',
+  'model.num_blocks': 'blocks of a stage n',
+  'global_batch_size': 'batch',
+  'data.image_size': 'image side',
+}
+
+
+def draw(line: dict[str, Any], output: str) -> None:
+  """Draws a result of the benchmark.
+
+  Args:
+    line: as `benchmark` writes it.
+    output: a PNG or SVG file.
+  """
+  fig = plots.new_figure(8, 5)
+  panel = fig.subplots()
+  cases = line['result']['cases']
+  for (field, name), colour in zip(_NAMES.items(), plots.COLOURS, strict=False):
+    rows = [case for case in cases if case['field'] == field]
+    work = [case['multiply_adds'] / 1e9 for case in rows]
+    times = [1e3 * case['median'] for case in rows]
+    values = ', '.join(str(case['value']) for case in rows)
+    panel.plot(work, times, marker='o', color=colour, label=f'{name}: {values}')
+  panel.autoscale_view()
+  for which in ('x', 'y'):
+    plots.logarithmic(panel, which)
+  title = f'{line["network"]} and networks around it, {line["dtype"]}'
+  plots.dress(panel, title, 'multiply-adds of the forward pass, billions', 'training step, ms')
+  panel.legend(frameon=False)
+  plots.save(fig, output)
