@@ -135,7 +135,7 @@ FIELDS: tuple[Field, ...] = (
     choices=('raise', 'skip'),
   ),
   Field('data.max_skipped', 1e-4, 'share of a split that may be skipped before a run ends', 0, 1.0),
-  Field('data.verify', False, 'compare the SHA-256 of every shard with the manifest at the start'),
+  Field('data.verify', False, 'compare the SHA-256 of all shards at the start above 1 GiB too'),
   # Augmentation, on the device.
   Field('augment.pad', 4, 'pixels padded on each side before the random crop; 0: no crop', 0, 1024),
   Field(

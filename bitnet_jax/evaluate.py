@@ -9,7 +9,6 @@ the error of each class, and a CSV with how often which class was taken for whic
 
 from __future__ import annotations
 
-import csv
 import pathlib
 import re
 from collections.abc import Iterable, Sequence
@@ -70,8 +69,8 @@ def evaluate(
   folder.mkdir(exist_ok=True)
   stem = re.sub(r'[^\w.%-]+', '_', f'{split}_{crops}crop_step{network.step}')
   records.write_json(folder / f'{stem}.json', result)
-  write_csv(folder / f'{stem}_classes.csv', *class_table(network.class_names, counts))
-  write_csv(folder / f'{stem}_confusion.csv', *confusion_table(network.class_names, counts))
+  for name, table in (('classes', class_table), ('confusion', confusion_table)):
+    records.write_csv(folder / f'{stem}_{name}.csv', *table(network.class_names, counts))
   return {**result, 'file': str(folder / f'{stem}.json')}
 
 
@@ -120,16 +119,8 @@ def confusion_table(
   return ['class', 'predicted', 'count'], rows
 
 
-def write_csv(path: pathlib.Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-  """Writes a table."""
-  with path.open('w', newline='', encoding='utf-8') as file:
-    writer = csv.writer(file)
-    writer.writerow(header)
-    writer.writerows(rows)
-
-
 def define_flags() -> None:
-  """Defines the command's flags; other commands that import this module have their own."""
+  """Defines the command's flags; who imports this module has flags of their own."""
   flags.DEFINE_string('workdir', None, 'Work directory of the run.', required=True)
   flags.DEFINE_string('split', '', "Split to evaluate; empty: the run's test split.")
   flags.DEFINE_enum('crops', '1', ['1', '10'], 'Crops whose logits are averaged.')

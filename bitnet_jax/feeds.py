@@ -97,7 +97,8 @@ def open_evaluation(config: ml_collections.ConfigDict, split: str, *, crops: int
   size, resize = config.data.image_size or source.image_size, config.eval.resize
   if crops > 1 and resize <= size:
     problem = f'ten crops of {size} pixels need a larger image'
-    raise errors.ConfigError('config.eval.resize', resize, problem, f'use {size * 8 // 7}')
+    remedy = f'give --resize={max(size + 1, size * 8 // 7)}'
+    raise errors.ConfigError('resize', resize, problem, remedy)
   crop = Crop(
     'resize' if resize else 'fit',
     size,

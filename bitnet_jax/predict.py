@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
-from bitnet_jax import cli, errors, evaluate
+from bitnet_jax import cli, errors
 
 _TOP = 5
 _BATCH = 32
@@ -95,13 +95,17 @@ def main(argv: list[str]) -> int:
   """Predicts the classes of the images that the arguments name."""
   if not argv[1:]:
     raise app.UsageError('no image is named')
+  table = pathlib.Path(flags.FLAGS.csv)
+  if not table.parent.is_dir():  # Said before the work, not after it.
+    raise errors.ConfigError('csv', table, 'no such directory', 'make it or name another')
   rows = []
   for path, classes in predict(flags.FLAGS.workdir, argv[1:], step=flags.FLAGS.step):
     print(f'{path}: ' + ', '.join(f'{name} {share:.1%}' for name, share in classes))
     rows += [[path, rank, name, share] for rank, (name, share) in enumerate(classes, start=1)]
   if flags.FLAGS.csv:
-    header = ['image', 'rank', 'class', 'probability']
-    evaluate.write_csv(pathlib.Path(flags.FLAGS.csv), header, rows)
+    from bitnet_jax import records
+
+    records.write_csv(table, ['image', 'rank', 'class', 'probability'], rows)
   return 0
 
 

@@ -1,13 +1,15 @@
-"""What a run writes down about itself: its configuration, code, packages, devices and size."""
+"""What a run writes down: its configuration, code, packages, devices and size; files and tables."""
 
 from __future__ import annotations
 
+import csv
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
 import subprocess
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -72,6 +74,16 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
   temporary = path.with_name(f'.{path.name}.tmp')
   temporary.write_text(json.dumps(value, indent=2, default=list) + '\n')
   os.replace(temporary, path)
+
+
+def write_csv(
+  path: str | os.PathLike[str], header: Sequence[str], rows: Iterable[Sequence[Any]]
+) -> None:
+  """Writes a table, a line for its header and one for each row."""
+  with open(path, 'w', newline='', encoding='utf-8') as file:
+    writer = csv.writer(file)
+    writer.writerow(header)
+    writer.writerows(rows)
 
 
 def write_run(workdir: str, config: ml_collections.ConfigDict, run: dict[str, Any]) -> None:

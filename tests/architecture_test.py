@@ -82,6 +82,14 @@ class ArchitectureTest(parameterized.TestCase):
       allowed |= {'audit', 'benchmarks'}
     self.assertLessEqual(importers, allowed)
 
+  def test_commands_import_no_other_command(self):
+    commands = {room(path) for path in sources() if 'cli.run(' in path.read_text()}
+    commands -= {'cli', 'analysis'}
+    self.assertContainsSubset({'main', 'evaluate', 'predict', 'prepare', 'benchmark'}, commands)
+    for name in commands:
+      got = set(imported_rooms(ast.parse((PACKAGE / f'{name}.py').read_text())))
+      self.assertEqual(got & commands - {name}, set(), name)
+
   def test_every_room_of_the_table_exists(self):
     self.assertLessEqual(set(MAY_IMPORT), {room(path) for path in sources()})
 

@@ -115,7 +115,7 @@ class EvaluateTest(EvaluateTestCase):
     self.assert_result(result, self.expect(self.logits(loaded.image), loaded.label))
 
   @parameterized.parameters(
-    ({'crops': 10}, errors.ConfigError, 'config.eval.resize=0: ten crops of 8 pixels'),
+    ({'crops': 10}, errors.ConfigError, '^resize=0: ten crops of 8 .*; give --resize=9$'),
     ({'split': 'nope'}, errors.DataError, 'split=nope: not a split'),
     ({'batch_size': 12}, errors.ConfigError, 'batch_size=12: not divisible by 8 devices; use 8'),
     ({'step': 7}, errors.CheckpointError, 'step=7: not saved in .*; choose from 2, 1'),
@@ -198,6 +198,21 @@ class PredictTest(EvaluateTestCase):
       [(r['image'], r['rank'], r['class']) for r in rows if r['rank'] == '1'],
       [(path, '1', str(label)) for path, label in zip(self.paths, best, strict=False)],
     )
+
+  def test_table_in_a_directory_that_is_not_there(self):
+    done = subprocess.run(
+      [
+        *(sys.executable, '-m', 'bitnet_jax.predict', f'--workdir={self.workdir}'),
+        *(self.paths[0], f'--csv={self.folder}/absent/out.csv'),
+      ],
+      cwd=_ROOT,
+      capture_output=True,
+      text=True,
+      check=False,
+    )
+    line = f'csv={self.folder}/absent/out.csv: no such directory; make it or name another'
+    self.assertEqual((done.returncode, done.stdout), (2, ''))
+    self.assertEqual(done.stderr, f'bitnet_jax: error: {line}\n')
 
   def test_unreadable_image(self):
     for name, line in (('absent.png', 'No such file'), ('text.png', 'neither a JPEG nor a PNG')):

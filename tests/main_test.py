@@ -4,6 +4,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 
 from absl.testing import absltest, parameterized
 
@@ -11,9 +12,21 @@ ROOT = pathlib.Path(__file__).parent.parent
 DIGITS = f'--config={ROOT}/configs/digits_bitnet.py'
 
 
-def run(*arguments):
+# The command on a machine without any network, then what of the slow packages it had loaded.
+WATCHED = """
+import atexit, runpy, socket, sys
+def refuse(*_, **__):
+  raise AssertionError('touched the network')
+socket.socket.__init__ = socket.create_connection = socket.getaddrinfo = refuse
+slow = ('jax', 'flax', 'orbax', 'grain', 'tensorflow')
+atexit.register(lambda: print([name for name in slow if name in sys.modules]))
+runpy.run_module('bitnet_jax.main', run_name='__main__')
+"""
+
+
+def run(*arguments, command=('-m', 'bitnet_jax.main')):
   return subprocess.run(
-    [sys.executable, '-m', 'bitnet_jax.main', *arguments],
+    [sys.executable, *command, *arguments],
     capture_output=True,
     text=True,
     timeout=60,
@@ -57,6 +70,22 @@ class MainTest(parameterized.TestCase):
     self.assertIn(f'bitnet_jax: error: {line}', result.stderr)
     self.assertLen(result.stderr.strip().splitlines(), 1)
     self.assertEqual(result.stdout, '')
+
+  @parameterized.parameters(
+    ('cifar10_bitnet', "'cifar10' is not prepared; run .*prepare --dataset=cifar10 --data_dir="),
+    ('cifar100_bitnet', "'cifar100' is not prepared; run .*prepare --dataset=cifar100 --data_dir="),
+    ('imagenet_bitnet26', "'imagenet2012' is not prepared; run .*--dataset=imagenet2012 --data_d"),
+    ('folder_finetune', 'no such directory; name a folder'),
+  )
+  def test_missing_data_is_said_before_anything_slow_is_loaded(self, name, line):
+    with tempfile.TemporaryDirectory() as folder:
+      arguments = (f'--config={ROOT}/configs/{name}.py', f'--config.data.dir={folder}/data')
+      result = run(*arguments, f'--workdir={folder}/run', command=('-c', WATCHED))
+      self.assertFalse(os.path.exists(f'{folder}/data'))
+    self.assertEqual(result.returncode, 3, result.stderr)
+    self.assertLen(result.stderr.splitlines(), 1)
+    self.assertRegex(result.stderr, f'^bitnet_jax: error: config.data.dir=.*: {line}')
+    self.assertEqual(result.stdout, '[]\n')
 
   def test_help(self):
     result = run('--help')

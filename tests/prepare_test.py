@@ -1,13 +1,18 @@
 """Tests of the command that prepares data sets."""
 
+import fcntl
 import os
 import pathlib
+import re
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 from absl.testing import absltest, parameterized
 
+from bitnet_jax import errors
 from bitnet_jax.data import sources
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -17,6 +22,22 @@ _WATCHED = """
 import atexit, runpy, sys
 names = lambda: [m for m in sys.modules if m.split('.')[0] == 'tensorflow']
 atexit.register(lambda: print(names(), file=sys.stderr))
+runpy.run_module('bitnet_jax.prepare', run_name='__main__')
+"""
+
+
+# The command, brought to a halt in its second split.
+_HALTED = """
+import runpy, sys, time
+from bitnet_jax.data import builders
+encode, calls = builders.encode_png, []
+def halted(pixels):
+  calls.append(None)
+  if len(calls) == 1500:
+    print('halted', file=sys.__stdout__, flush=True)
+    time.sleep(60)
+  return encode(pixels)
+builders.encode_png = halted
 runpy.run_module('bitnet_jax.prepare', run_name='__main__')
 """
 
@@ -43,6 +64,47 @@ class PrepareTest(parameterized.TestCase):
       self.assertEqual(done.stdout, f'digits: {said} in {path} (train 1437, test 360)\n')
       self.assertEqual((done.stderr, done.returncode), ('', 0))
     self.assertLen(sources.open_source('digits', 'train', self.directory), 1437)
+
+  @parameterized.parameters((signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130))
+  def test_stopped_in_the_middle_then_again(self, number, code):
+    arguments = ('--dataset=digits', f'--data_dir={self.directory}')
+    with subprocess.Popen(
+      [sys.executable, '-c', _HALTED, *arguments],
+      cwd=_ROOT,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    ) as process:
+      self.assertEqual(process.stdout.readline(), 'halted\n')
+      process.send_signal(number)
+      said = process.communicate(timeout=60)[1]
+    self.assertEqual(process.returncode, code)
+    self.assertEqual(said, 'bitnet_jax: interrupted\n' if code == 130 else '')
+    with self.assertRaisesRegex(errors.DataError, "'digits' is not prepared"):
+      sources.open_source('digits', 'train', self.directory)
+    done = self.call(*arguments)
+    self.assertEqual((done.stderr, done.returncode), ('', 0))
+    self.assertLen(sources.open_source('digits', 'train', self.directory), 1437)
+    left = {path.name for path in pathlib.Path(self.directory, 'digits').iterdir()}
+    self.assertEqual(left, {'1.0.0', '.lock'})
+
+  def test_waits_for_another_process(self):
+    lock = pathlib.Path(self.directory, 'digits', '.lock')
+    lock.parent.mkdir()
+    command = [sys.executable, '-m', 'bitnet_jax.prepare', '--dataset=digits']
+    with lock.open('w') as held:
+      fcntl.flock(held, fcntl.LOCK_EX)
+      process = subprocess.Popen(
+        [*command, f'--data_dir={self.directory}'], cwd=_ROOT, stdout=subprocess.PIPE, text=True
+      )
+      # The kernel lists who waits: '12: -> FLOCK  ADVISORY  WRITE 4711 ...'.
+      waits = re.compile(rf'-> FLOCK +ADVISORY +WRITE {process.pid} ')
+      while not waits.search(pathlib.Path('/proc/locks').read_text()):
+        self.assertIsNone(process.poll(), 'did not wait')
+        time.sleep(0.05)
+      self.assertEqual([path.name for path in lock.parent.iterdir()], ['.lock'])
+    self.assertIn('digits: prepared in', process.communicate(timeout=60)[0])
+    self.assertEqual(process.returncode, 0)
 
   def test_default_directory(self):
     done = self.call('--dataset=digits', TFDS_DATA_DIR=self.directory)

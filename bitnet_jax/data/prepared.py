@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import os
 import pathlib
 import posixpath
 import re
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import requests
@@ -53,20 +55,15 @@ def is_prepared(builder: Any) -> bool:
   return (builder.data_path / 'dataset_info.json').exists() and builder.is_prepared()
 
 
-def open_builder(name: str, data_dir: str, *, verify: bool = False) -> Any:
-  """The builder of a data set that is prepared and agrees with its manifest.
+def find_builder(name: str, data_dir: str) -> Any:
+  """The builder of a data set that is prepared; none of its shards is looked at.
 
   Args:
     name: a key of `builders.BUILDERS`, or 'folder'.
     data_dir: as for `make_builder`; of 'folder', where `prepare` wrote it (NAME/VERSION).
-    verify: compare the SHA-256 of every shard too.
-
-  Returns:
-    The builder, whose `as_data_source` works.
 
   Raises:
-    DataError: not prepared, prepared in a format without random access, or its shards differ from
-      the manifest.
+    DataError: not prepared, or prepared in a format without random access.
   """
   if name == 'folder':
     builder = tfds.builder_from_directory(os.path.expanduser(data_dir))
@@ -81,7 +78,25 @@ def open_builder(name: str, data_dir: str, *, verify: bool = False) -> Any:
   if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
     problem = f'{name!r} is stored as {builder.info.file_format.value}, not array_record'
     raise errors.DataError('config.data.dir', root, problem, f'run {command}OTHER_DIR')
-  shards.check(str(builder.data_path), _counts(builder), hashes=verify)
+  return builder
+
+
+def open_builder(name: str, data_dir: str, *, hash_bytes: float = 0) -> Any:
+  """The builder of a data set that is prepared and agrees with its manifest.
+
+  Args:
+    name: as for `find_builder`.
+    data_dir: as for `find_builder`.
+    hash_bytes: see `shards.check`.
+
+  Returns:
+    The builder, whose `as_data_source` works.
+
+  Raises:
+    DataError: as `find_builder`, or its shards differ from the manifest.
+  """
+  builder = find_builder(name, data_dir)
+  shards.check(str(builder.data_path), _counts(builder), hash_bytes=hash_bytes)
   return builder
 
 
@@ -93,7 +108,8 @@ def prepare(name: str, data_dir: str, archive_dir: str = '', *, unofficial: bool
   """Writes a data set as ArrayRecord with a manifest, unless it is there already.
 
   tfds writes into a directory of another name and renames it at the end: an
-  interrupted run leaves no half data set, and may be run again.
+  interrupted run leaves no half data set, and may be run again, which removes
+  what was left. A second process waits for the first.
 
   Args:
     name: as for `make_builder`.
@@ -110,25 +126,40 @@ def prepare(name: str, data_dir: str, archive_dir: str = '', *, unofficial: bool
     StorageError: no space, or no directory to write to.
   """
   builder = make_builder(name, data_dir)
-  if not is_prepared(builder):
-    if builder.data_path.exists():
-      problem = 'holds something other than a finished data set'
-      raise errors.DataError('data_dir', builder.data_path, problem, 'remove that directory')
-    _build(builder, archive_dir, unofficial)
   path = str(builder.data_path)
-  if not os.path.exists(os.path.join(path, shards.NAME)):
-    shards.write(path, _counts(builder), show=True)
+  if is_prepared(builder) and os.path.exists(os.path.join(path, shards.NAME)):
+    return path
+  with _alone(builder):
+    if not is_prepared(builder):
+      if builder.data_path.exists():
+        problem = 'holds something other than a finished data set'
+        raise errors.DataError('data_dir', builder.data_path, problem, 'remove that directory')
+      _build(builder, archive_dir, unofficial)
+    if not os.path.exists(os.path.join(path, shards.NAME)):
+      shards.write(path, _counts(builder), show=True)
   return path
+
+
+@contextlib.contextmanager
+def _alone(builder: Any) -> Iterator[None]:
+  """Waits for any other process that prepares the data set, then removes what killed ones left."""
+  parent, version = pathlib.Path(builder.data_path.parent), builder.data_path.name
+  try:
+    parent.parent.mkdir(parents=True, exist_ok=True)
+    parent.mkdir(exist_ok=True)
+    lock = (parent / '.lock').open('w')
+  except OSError as error:
+    remedy = 'name a directory that you may write to'
+    raise errors.StorageError('data_dir', parent.parent, str(error.strerror), remedy) from error
+  with lock:  # The kernel's: it ends with its process, however that ends.
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    for left in parent.glob(f'incomplete.*_{version}'):  # tfds's name for what it is writing.
+      shutil.rmtree(left)
+    yield
 
 
 def _build(builder: Any, archive_dir: str, unofficial: bool) -> None:
   root = builder.data_path.parents[1]
-  try:
-    root.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise errors.StorageError(
-      'data_dir', root, str(error.strerror), 'name a directory that you may write to'
-    ) from error
   for url in builder.archive_urls:
     _check_obtainable(url, archive_dir, pathlib.Path(root))
   if manual := getattr(builder, 'manual_archives', ()):
@@ -143,8 +174,6 @@ def _build(builder: Any, archive_dir: str, unofficial: bool) -> None:
     with contextlib.redirect_stdout(io.StringIO()):  # tfds prints what the caller says better.
       builder.download_and_prepare(download_config=config, file_format='array_record')
   except Exception as error:
-    if is_prepared(builder):  # Another process was first.
-      return
     user_error = _explain(error, builder.name)
     if user_error is None:
       raise

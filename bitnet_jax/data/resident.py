@@ -27,7 +27,7 @@ def training_order(order: np.ndarray, global_batch_size: int, num_devices: int) 
     `[devices, steps, batch of a device]`, int32: device d takes the d-th part of each batch.
 
   Raises:
-    ValueError: there are fewer examples than a batch takes.
+    ValueError: there are fewer examples than a batch takes, or it does not divide by the devices.
   """
   steps = len(order) // global_batch_size
   if not steps:
@@ -46,6 +46,9 @@ def evaluation_order(num_examples: int, batch_size: int, num_devices: int) -> np
 
   Returns:
     `[devices, steps, batch of a device]`, int32.
+
+  Raises:
+    ValueError: the batch does not divide by the devices.
   """
   steps = -(-num_examples // batch_size)
   padded = np.full(steps * batch_size, PADDING, np.int32)
@@ -54,6 +57,8 @@ def evaluation_order(num_examples: int, batch_size: int, num_devices: int) -> np
 
 
 def _by_device(indices: np.ndarray, steps: int, num_devices: int) -> np.ndarray:
+  if len(indices) // steps % num_devices:
+    raise ValueError(f'a batch of {len(indices) // steps} does not divide by {num_devices} devices')
   return np.ascontiguousarray(indices.reshape(steps, num_devices, -1).transpose(1, 0, 2))
 
 

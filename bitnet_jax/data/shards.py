@@ -1,7 +1,8 @@
 """The manifest of a prepared data set: examples of each split, size and SHA-256 of each shard.
 
-`prepare` writes it beside the shards. Sizes and names are compared whenever the set is opened,
-hashes where asked for: `prepare --verify`, `config.data.verify`.
+`prepare` writes it beside the shards. Sizes and names are compared whenever the set is opened;
+training compares the hashes of small sets too, and of large ones where it is asked to
+(`config.data.verify`), as does `prepare --verify`.
 """
 
 from __future__ import annotations
@@ -39,13 +40,14 @@ def write(directory: str, splits: dict[str, int], *, show: bool = False) -> None
   os.replace(temporary, pathlib.Path(directory, NAME))
 
 
-def check(directory: str, splits: dict[str, int], *, hashes: bool = False) -> None:
+def check(directory: str, splits: dict[str, int], *, hash_bytes: float = 0) -> None:
   """Compares a data set with its manifest.
 
   Args:
     directory: of the data set's version.
     splits: examples of each, as tfds says.
-    hashes: read all shards and compare their SHA-256 too.
+    hash_bytes: read all shards and compare their SHA-256 too if they have no more bytes than this
+      together.
 
   Raises:
     DataError: there is no manifest, or the first difference.
@@ -57,6 +59,7 @@ def check(directory: str, splits: dict[str, int], *, hashes: bool = False) -> No
   for path in _shards(directory):
     if path.name not in content['files']:
       _fail(path, 'is not in the manifest')
+  hashes = sum(entry['bytes'] for entry in content['files'].values()) <= hash_bytes
   for name, entry in _bar(content['files'].items(), hashes):
     path = pathlib.Path(directory, name)
     if not path.is_file():

@@ -68,7 +68,7 @@ def check_label(example: Example, num_classes: int) -> int:
   return example.label
 
 
-def open_source(name: str, split: str, data_dir: str, *, verify: bool = False) -> Source:
+def open_source(name: str, split: str, data_dir: str, *, hash_bytes: float = 0) -> Source:
   """Opens a split for reading; never builds or downloads one.
 
   Args:
@@ -78,7 +78,7 @@ def open_source(name: str, split: str, data_dir: str, *, verify: bool = False) -
       ('train', 'train[:45000]', 'train[:10%]+test').
     data_dir: the folder, or tfds's directory ('' is its own default). A folder may also be one
       that `prepare` has written (NAME/VERSION); its splits are tfds's.
-    verify: compare the SHA-256 of every shard with the manifest.
+    hash_bytes: largest data set whose shards' SHA-256 are compared with the manifest.
 
   Returns:
     The source.
@@ -86,17 +86,37 @@ def open_source(name: str, split: str, data_dir: str, *, verify: bool = False) -
   Raises:
     DataError: the data set is not there or not whole, or has no such split.
   """
-  is_prepared = os.path.isfile(os.path.join(os.path.expanduser(data_dir), 'dataset_info.json'))
-  if name == 'folder' and not is_prepared:
+  if _is_plain_folder(name, data_dir):
     return FolderSource(split, data_dir)
-  return TfdsSource(name, split, data_dir, verify=verify)
+  return TfdsSource(name, split, data_dir, hash_bytes=hash_bytes)
+
+
+def check_there(name: str, data_dir: str) -> None:
+  """Says at once where a data set is missing; reads none of it and asks no network.
+
+  Args:
+    name: as for `open_source`.
+    data_dir: as for `open_source`.
+
+  Raises:
+    DataError: there is none.
+  """
+  if not _is_plain_folder(name, data_dir):
+    prepared.find_builder(name, data_dir)
+  elif not os.path.isdir(os.path.expanduser(data_dir)):
+    raise errors.DataError('config.data.dir', repr(data_dir), 'no such directory', 'name a folder')
+
+
+def _is_plain_folder(name: str, data_dir: str) -> bool:
+  info = os.path.join(os.path.expanduser(data_dir), 'dataset_info.json')
+  return name == 'folder' and not os.path.isfile(info)
 
 
 class TfdsSource:
   """A split of a prepared tfds data set; see `Source`."""
 
-  def __init__(self, name: str, split: str, data_dir: str, *, verify: bool = False):
-    builder = prepared.open_builder(name, data_dir, verify=verify)
+  def __init__(self, name: str, split: str, data_dir: str, *, hash_bytes: float = 0):
+    builder = prepared.open_builder(name, data_dir, hash_bytes=hash_bytes)
     features = builder.info.features
     height, width, channels = features['image'].shape
     self.name = name

@@ -248,8 +248,11 @@ class PreparedTest(CifarTestCase):
     left.write_bytes(b'half')
     with self.assertRaisesRegex(errors.DataError, 'is not prepared'):
       sources.open_source('cifar10', 'test', self.data_dir)
+    other = left.parent.with_name('incomplete.ABCDEF_1.0.0')
+    other.mkdir()
     self.prepare('cifar10')
     self.assertLen(sources.open_source('cifar10', 'train', self.data_dir), 20)
+    self.assertEqual((left.parent.exists(), other.exists()), (False, True))
 
   def test_foreign_files_in_its_place(self):
     self.write('cifar10')

@@ -56,8 +56,10 @@ class TrainingOrderTest(parameterized.TestCase):
       resident.training_order(np.arange(examples), batch, 1)
 
   def test_batch_that_does_not_divide(self):
-    with self.assertRaises(ValueError):
+    with self.assertRaisesRegex(ValueError, 'a batch of 12 does not divide by 8 devices'):
       resident.training_order(np.arange(48), 12, 8)
+    with self.assertRaisesRegex(ValueError, 'a batch of 12 does not divide by 8 devices'):
+      resident.evaluation_order(47, 12, 8)
 
 
 class EvaluationOrderTest(parameterized.TestCase):

@@ -41,10 +41,12 @@ class ShardsTest(parameterized.TestCase):
     content[len(content) // 2] ^= 4
     self.shard.write_bytes(content)
     self.open()
+    size = sum(path.stat().st_size for path in self.path.glob('*.array_record*'))
+    self.open(hash_bytes=size - 1)
     with self.assertRaisesRegex(
       errors.DataError, f'file={self.shard}: has SHA-256 .*; remove the data set'
     ):
-      self.open(verify=True)
+      self.open(hash_bytes=size)
 
   def test_other_size_is_always_found(self):
     with self.shard.open('ab') as file:

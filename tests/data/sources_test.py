@@ -133,7 +133,7 @@ class TfdsSourceTest(parameterized.TestCase):
 
 
 class UnpreparedTest(parameterized.TestCase):
-  @parameterized.parameters('digits', 'cifar10', 'cifar100')
+  @parameterized.parameters('digits', 'cifar10', 'cifar100', 'imagenet2012')
   def test_fails_fast_without_network_or_tensorflow(self, name):
     with tempfile.TemporaryDirectory() as empty:
       done = subprocess.run(
