@@ -27,7 +27,7 @@ import numpy as np
 from absl import flags
 
 from bitnet_jax import errors
-from bitnet_jax.data import crop, order, sources
+from bitnet_jax.data import crop, handover, order, sources
 
 Batch = dict[str, np.ndarray]
 
@@ -175,13 +175,16 @@ def iterate(
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # Grain's workers ask for flags that a plain program never parses.
   numbers = grain.MapDataset.range(start, start + 2**40)
-  dataset = numbers.map(batches).to_iter_dataset(
+  dataset = numbers.map(handover.Sender(batches) if workers else batches).to_iter_dataset(
     grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
   )
   if workers:
-    # Grain drops what its workers hold when they stop; Python's tracker then frees it, and says so.
+    # Shared memory of a worker that was killed is freed by Python's tracker, which says so.
     if _QUIET not in sys.warnoptions:
       sys.warnoptions.append(_QUIET)
+    # Nothing goes through Grain's own shared memory: pixels go through ours, the rest is small.
+    small = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
+    dataset = grain.experimental.WithOptionsIterDataset(dataset, small)
     options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
     dataset = dataset.mp_prefetch(options, worker_init_fn=_start_worker)
   return Batches(iter(dataset), workers, timeout_seconds)
@@ -217,14 +220,15 @@ class Batches(Iterator[Batch]):
     atexit.register(self.close)  # Before multiprocessing's own, which waits for the workers.
 
   def _run(self) -> None:
+    receive = handover.Receiver()
     try:
       while not self._stop.is_set():
-        # Copies: what Grain hands over lies in shared memory, of which there may be little.
-        self._put({name: np.array(value) for name, value in next(self._batches).items()})
+        self._put(receive(next(self._batches)))
     except Exception as error:
       self._put(error)
     finally:
       self._batches.close()
+      receive.close()
       del self._batches  # At the interpreter's exit it would complain.
 
   def _put(self, item: Any) -> None:

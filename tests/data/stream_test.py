@@ -16,7 +16,7 @@ from absl.testing import absltest, parameterized
 from PIL import Image
 
 from bitnet_jax import errors
-from bitnet_jax.data import crop, order, resident, sources, stream
+from bitnet_jax.data import crop, handover, order, resident, sources, stream
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 _NUMBER = 23
@@ -64,6 +64,10 @@ def assert_same(got, want):
   for one, other in zip(got, want, strict=True):
     for name in ('image', 'label', 'mask', 'skipped'):
       np.testing.assert_array_equal(one[name], other[name], name)
+
+
+def shared_memory(pid):
+  return list(pathlib.Path('/dev/shm').glob(f'{handover.name_of(pid)}*'))
 
 
 def workers_alive():
@@ -138,8 +142,16 @@ class IterateTest(parameterized.TestCase):
       assert_same(read(training(), start, 8 - start, workers), want[start:])
     self.assertEmpty(workers_alive())
 
+  def test_leaves_no_shared_memory(self):
+    reader = stream.iterate(training(), 0, workers=2, timeout_seconds=120)
+    taken = [next(reader) for _ in range(5)]
+    reader.close()
+    self.assertLen(taken, 5)
+    self.assertEmpty(workers_alive())
+    self.assertEqual(shared_memory(os.getpid()), [])
+
   def test_batches_stay_whole_after_the_end(self):
-    """What Grain hands over lies in memory that it frees."""
+    """What the workers hand over lies in memory that is used again."""
     batches = read(training(), 0, 3, workers=1)
     assert_same(batches, [training()(step) for step in range(3)])
     self.assertIsNone(batches[0]['image'].base)
@@ -247,9 +259,10 @@ class LostWorkerTest(absltest.TestCase):
         self.assertLen(pids, 2)
         parent.kill()
       deadline = time.monotonic() + 20
-      while any(map(is_alive, pids)) and time.monotonic() < deadline:
+      while time.monotonic() < deadline and (any(map(is_alive, pids)) or shared_memory(parent.pid)):
         time.sleep(0.1)
       self.assertFalse([pid for pid in pids if is_alive(pid)])
+      self.assertEqual(shared_memory(parent.pid), [])
 
 
 if __name__ == '__main__':
