@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -69,6 +70,8 @@ def rows(workdir, kind=None):
 class TrainCase(absltest.TestCase):
   """Prepares the digits and trains once without interruption, in `self.whole`."""
 
+  FIELDS: ClassVar[dict] = {}  # Of the configuration of that run, beside SMALL.
+
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
@@ -76,7 +79,7 @@ class TrainCase(absltest.TestCase):
     cls.data_dir = cls.folder / 'data'
     prepared.prepare('digits', str(cls.data_dir))
     cls.whole = cls.folder / 'whole'
-    cls.run_main(cls, cls.whole)
+    cls.run_main(cls, cls.whole, **cls.FIELDS)
 
   def run_main(self, workdir, devices=1, **fields):
     result = subprocess.run(
