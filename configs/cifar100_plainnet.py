@@ -2,9 +2,8 @@
 
 Command:
   python -m bitnet_jax.main --config=configs/cifar100_plainnet.py:4,2,6 --workdir=runs/plainnet
-Rows: 4,2,6 (section 4.4).
-Hardware, time and error of ours: not run. The paper's errors stand in its Table 2; it used two
-GPUs, hence the batch norm group of 64.
+Row, with the paper's test error in %: 4,2,6 29.13 (plainnet-38).
+Hardware, time and error of ours: not run. The paper: two GPUs, hence the batch norm group of 64.
 """
 
 from bitnet_jax.config import default_config, set_sizes

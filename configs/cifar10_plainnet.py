@@ -1,10 +1,9 @@
-"""The Wide ResNet without shortcuts (d, k, n) on CIFAR-10: Table 6 and Figure 2.
+"""The Wide ResNet without shortcuts (d, k, n) on CIFAR-10; the paper has it on CIFAR-100 alone.
 
 Command:
   python -m bitnet_jax.main --config=configs/cifar10_plainnet.py:4,2,6 --workdir=runs/plainnet
-Rows: 4,2,6 (section 4.4).
-Hardware, time and error of ours: not run. The paper's errors stand in its Table 2; it used two
-GPUs, hence the batch norm group of 64.
+Row: 4,2,6 (plainnet-38 of Table 6 and Figure 2).
+Hardware, time and error of ours: not run. The paper: two GPUs, hence the batch norm group of 64.
 """
 
 from bitnet_jax.config import default_config, set_sizes

@@ -1,5 +1,6 @@
 """Every field has a home, every fault has a line, and the files in configs/ are valid."""
 
+import dataclasses
 import importlib.util
 import math
 import pathlib
@@ -8,6 +9,7 @@ from absl.testing import absltest, parameterized
 
 from bitnet_jax import config as config_lib
 from bitnet_jax import errors
+from bitnet_jax.analysis import paper
 
 CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
 
@@ -78,6 +80,41 @@ class FilesTest(parameterized.TestCase):
     self.assertEqual(config.model.batch_norm_group, 32)
     self.assertEqual((config.optim.drop_epochs, config.optim.drop_factor), ((31, 61), 0.1))
     self.assertEqual(config.optim.weight_decay, 1e-4)
+
+
+def networks(table):
+  """Of a table's rows: what the file in configs/ is called, its argument, the network, errors."""
+  for row in paper.ROWS:
+    network = row.network
+    if row.table != table or network is None:
+      continue
+    if network.is_cifar:
+      key = f'{network.width},{network.tree_depth},{network.num_blocks}'
+      for data, error in row.errors.items():
+        yield f'{data}_{network.name}', key, network, f'{key} {error}'
+    else:
+      single, ten = (row.errors.get(k, '-') for k in (paper.SINGLE_CROP, paper.TEN_CROP))
+      argument = f'{network.width_factor:.1f}' if 'resnet' in network.name else ''
+      line = f'{argument}  {single} / {ten}'.strip() if row.errors else ''
+      yield f'imagenet_{network.name.removesuffix("b")}', argument, network, line
+
+
+class TablesTest(parameterized.TestCase):
+  @parameterized.parameters((2, 28), (3, 2), (4, 7), (5, 24), (6, 9))
+  def test_every_row_has_a_file_that_says_so(self, table, number):
+    found = list(networks(table))
+    self.assertLen(found, number)
+    for name, argument, network, line in found:
+      model = load(name, *([argument] if argument else [])).model
+      for field in dataclasses.fields(network):
+        wanted = getattr(network, field.name)
+        if wanted:
+          self.assertEqual(model[field.name], wanted, f'{name}:{argument}')
+      text = (CONFIGS / f'{name}.py').read_text().split('"""')[1]
+      self.assertIn(line, text, name)
+      self.assertRegex(text, rf'Tables? [\d, and]*{table}', name)
+      for part in ('python -m bitnet_jax.main --config=configs/', 'not run'):
+        self.assertIn(part, text, name)
 
 
 class ValidationTest(parameterized.TestCase):
