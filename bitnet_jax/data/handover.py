@@ -17,9 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from bitnet_jax import errors
+
 Batch = dict[str, Any]
 
 _EMPTY, _FULL = 0, 1
+_DIRECTORY = '/dev/shm'
 _HEAD = 64  # Bytes before the pixels, which keeps them aligned.
 
 
@@ -36,7 +39,11 @@ class Sender:
     self._blocks: list[shared_memory.SharedMemory] = []
 
   def __call__(self, number: int) -> Batch:
-    """The batch; its 'image' names a block, and the shape of what lies in it."""
+    """The batch; its 'image' names a block, and the shape of what lies in it.
+
+    Raises:
+      StorageError: there is too little shared memory.
+    """
     batch = self._batches(number)
     image = batch['image']
     block = self._empty_block(image.nbytes)
@@ -53,6 +60,7 @@ class Sender:
     name = f'{name_of(os.getppid())}{secrets.token_hex(4)}'
     block = shared_memory.SharedMemory(name, create=True, size=_HEAD + num_bytes)
     self._blocks.append(block)
+    _reserve(block)
     return block
 
   def close(self) -> None:
@@ -99,6 +107,20 @@ class Receiver:
 def name_of(parent: int) -> str:
   """How the names of the blocks begin that the workers of a process make."""
   return f'bitnet_jax_{parent}_'
+
+
+def _reserve(block: shared_memory.SharedMemory) -> None:
+  """Takes the pages now: a write to a page that cannot be had would kill the process."""
+  path = os.path.join(_DIRECTORY, block.name)
+  if not os.path.exists(path):  # Not Linux.
+    return
+  try:
+    with open(path, 'r+b') as file:
+      os.posix_fallocate(file.fileno(), 0, block.size)
+  except OSError as error:
+    problem = f'no room for a batch of {block.size / 1e6:.1f} MB ({error.strerror})'
+    remedy = 'enlarge it (docker run --shm-size=8g) or lower config.data.workers'
+    raise errors.StorageError('shared memory', _DIRECTORY, problem, remedy) from error
 
 
 def _bytes(block: shared_memory.SharedMemory) -> memoryview:

@@ -1,11 +1,14 @@
 """Batches through shared memory: whole, in any order of use, and leaving nothing behind."""
 
+import errno
 import os
 import pathlib
+from unittest import mock
 
 import numpy as np
 from absl.testing import absltest, parameterized
 
+from bitnet_jax import errors
 from bitnet_jax.data import handover
 
 
@@ -70,6 +73,18 @@ class HandoverTest(parameterized.TestCase):
     received = self.receiver(batch)
     self.assert_is_batch(received, 3)
     self.assertFalse(np.shares_memory(received['image'], batch['image']))
+
+  def test_no_room(self):
+    full = OSError(errno.ENOSPC, 'No space left on device')
+    with (
+      mock.patch.object(os, 'posix_fallocate', side_effect=full),
+      self.assertRaisesRegex(
+        errors.StorageError, r'shared memory=/dev/shm: no room for a batch of 0\.0 MB \(No space'
+      ),
+    ):
+      self.sender(0)
+    self.sender.close()
+    self.assertEqual(blocks(), set())
 
   def test_leaves_no_name_behind(self):
     sent = [self.sender(number) for number in range(3)]
