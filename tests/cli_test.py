@@ -9,6 +9,7 @@ import tempfile
 from absl.testing import absltest, parameterized
 
 from bitnet_jax import cli, errors
+from bitnet_jax.onednn import custom_call
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -50,6 +51,29 @@ def get_config(variant=''):
   config = ConfigDict({'seed': 1, 'on': True, 'rate': 0.1, 'optim': {'learning_rate': 0.1}})
   config.lock()
   return config
+"""
+
+# A command that fails while the device still computes; what it computes calls Python.
+_IN_FLIGHT = """
+import time
+import jax, numpy as np
+from bitnet_jax import cli, errors
+from bitnet_jax.onednn import custom_call
+class Slow:
+  def run(self, addresses):
+    time.sleep(1)
+    print('computed', flush=True)
+custom_call.plans.make = lambda name: Slow()
+shape = jax.ShapeDtypeStruct((64, 64), np.float32)
+@jax.jit
+def program(x):
+  [x] = custom_call.call('slow', [x @ x], [shape])
+  return custom_call.call('slow', [x], [shape])[0]
+def main(_):
+  x = program(np.ones((64, 64), np.float32))
+  print('failed', flush=True)
+  raise errors.DataError('image', 'x', 'broken', 'mend it')
+cli.run(main, ['command'])
 """
 
 
@@ -210,6 +234,24 @@ class AsUserErrorTest(absltest.TestCase):
     error = cli.as_user_error(OSError(30, 'Read-only file system', '/ro'))
     self.assertEqual(str(error), 'file=/ro: Read-only file system; choose a place that you may use')
     self.assertEqual(error.exit_code, 6)
+
+
+class InFlightTest(absltest.TestCase):
+  def test_ends_after_what_is_under_way(self):
+    """A thread that calls Python after its end is lost, and JAX would wait for it for ever."""
+    if reason := custom_call.unavailable():
+      self.skipTest(reason)
+    done = subprocess.run(
+      [sys.executable, '-c', _IN_FLIGHT],
+      cwd=_ROOT,
+      capture_output=True,
+      text=True,
+      timeout=60,
+      check=False,
+    )
+    self.assertEqual(done.stderr, 'bitnet_jax: error: image=x: broken; mend it\n')
+    self.assertEqual(done.stdout.split(), ['failed', 'computed', 'computed'])
+    self.assertEqual(done.returncode, 3)
 
 
 if __name__ == '__main__':
