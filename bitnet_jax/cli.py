@@ -12,14 +12,12 @@ a disk that is full or not writable, 130 an interrupt from the keyboard.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import errno
 import os
 import re
 import shlex
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NoReturn
@@ -31,7 +29,6 @@ from bitnet_jax import errors
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it.
 _BROKEN_PIPE = 141  # 128 + SIGPIPE; what was to be done is not done.
-_DEVICE_SECONDS = 20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _HELP = re.compile(r'--?(\?|help|helpshort|helpfull|helpxml)')
@@ -111,29 +108,7 @@ def as_user_error(error: BaseException) -> errors.UserError:
   )
 
 
-def _wait_for_devices() -> None:
-  """Lets what is under way finish, while the frames that lead here still hold its results.
-
-  A program on the CPU calls Python (see `onednn.custom_call`): its threads are ended where they do
-  so when the interpreter has gone, and JAX waits for them for ever.
-  """
-  jax = sys.modules.get('jax')
-  if jax is None or not hasattr(jax, 'live_arrays'):
-    return
-
-  def wait() -> None:
-    for array in jax.live_arrays():
-      with contextlib.suppress(Exception):  # Deleted, or the result of a failure.
-        array.block_until_ready()
-
-  # Not for ever: a step that waits for a lost process never ends.
-  thread = threading.Thread(target=wait, daemon=True)
-  thread.start()
-  thread.join(_DEVICE_SECONDS)
-
-
 def _end(line: str, exit_code: int, argv: Sequence[str]) -> NoReturn:
-  _wait_for_devices()
   if any(_DEBUG.fullmatch(argument) for argument in argv):
     traceback.print_exc()
   sys.stdout.flush()
