@@ -88,6 +88,7 @@ def measure(config: ml_collections.ConfigDict, *, rounds: int, length: int = 10)
     made.data.image_size, made.num_epochs = _SIZE, (rounds + 2) * length / 10
     made.log.every_steps, made.checkpoint.every_steps = _LOG_EVERY, _SAVE_EVERY
     made.eval.every_epochs = made.checkpoint.every_epochs = 0
+    made.eval.batch_size = batch
     workdir = pathlib.Path(folder) / 'run'
     workdir.mkdir()
     train.train(made, str(workdir), wrap_step=wrap)

@@ -1,0 +1,173 @@
+"""Benchmarks measure what they say, of the network they say."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from unittest import mock
+
+import jax
+import numpy as np
+from absl.testing import absltest, parameterized
+
+from bitnet_jax import config as config_lib
+from bitnet_jax import errors, models
+from bitnet_jax.analysis import counts, networks
+from bitnet_jax.benchmarks import against_torch, infer, loop, network, scaling, step, table, timing
+
+ROOT = pathlib.Path(__file__).parent.parent
+NO_TORCH = importlib.util.find_spec('torch') is None
+SIZES = {'bitnet': (2, 3, 2), 'wide_resnet': (1, 2, 2), 'plainnet': (1, 2, 1)}
+
+
+def make_config(name='bitnet', sizes=(1, 2, 1), batch=8):
+  made = config_lib.default_config()
+  made.model.name = name
+  if name in SIZES:
+    made.model.width, made.model.tree_depth, made.model.num_blocks = sizes
+  made.global_batch_size, made.model.batch_norm_group = batch, 0
+  return made
+
+
+def run_command(*arguments):
+  flags = os.environ['XLA_FLAGS'].replace('device_count=8', 'device_count=1')
+  return subprocess.run(
+    [sys.executable, '-m', 'bitnet_jax.benchmark', *arguments],
+    env={**os.environ, 'XLA_FLAGS': flags, 'PYTHONPATH': str(ROOT)},
+    capture_output=True,
+    text=True,
+    timeout=240,
+    check=False,
+    cwd=ROOT,
+  )
+
+
+class TimingTest(absltest.TestCase):
+  def test_sides_take_turns(self):
+    order = []
+
+    def side(name, seconds):
+      return lambda: order.append(name) or seconds
+
+    got = timing.in_turns({'a': side('a', 1.0), 'b': side('b', 2.0)}, rounds=3, warm_up=1)
+    self.assertEqual(order, ['a', 'b'] * 4)
+    self.assertEqual(got, {'a': [1.0] * 3, 'b': [2.0] * 3})
+
+  def test_figures(self):
+    got = timing.summary([2.0, 1.0, 4.0], work=10)
+    self.assertEqual((got['median'], got['least'], got['per_second']), (2.0, 1.0, 5.0))
+    pairs = timing.ratio([1.0, 2.0, 1.0], [2.0, 3.0, 1.0])
+    self.assertEqual(pairs['median'], 1.5)
+
+
+class TorchNetworkTest(parameterized.TestCase):
+  @parameterized.parameters(*models.MODELS)
+  def test_specification_has_the_networks_parameters(self, name):
+    """By name and shape, so that nothing is left at PyTorch's own initialisation."""
+    if NO_TORCH:
+      self.skipTest('PyTorch is not installed')
+    folder = pathlib.Path(against_torch.__file__).parent
+    with mock.patch.object(sys, 'path', [str(folder), *sys.path]):
+      import torch_networks
+    made = make_config(name, SIZES.get(name))
+    model = models.create_model(name, num_classes=7, **sizes_of(made))
+    images = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    arrays = against_torch.torch_arrays(jax.tree.map(lambda s: np.zeros(s.shape), shapes))
+    theirs = torch_networks.Network(against_torch.network_spec(made.model, 7)).state_dict()
+    want = {k: tuple(v.shape) for k, v in theirs.items() if not k.endswith('batches_tracked')}
+    self.assertEqual({k: v.shape for k, v in arrays.items()}, want)
+
+
+def sizes_of(made):
+  if made.model.name not in SIZES:
+    return {}
+  return {name: made.model[name] for name in ('width', 'tree_depth', 'num_blocks')}
+
+
+class CommandTest(absltest.TestCase):
+  def test_step_against_torch(self):
+    if NO_TORCH:
+      self.skipTest('PyTorch is not installed')
+    path = pathlib.Path(self.create_tempdir().full_path) / 'lines.jsonl'
+    for what in ('step', 'infer'):
+      done = run_command(
+        *(f'--what={what}', '--config=configs/cifar10_bitnet.py:1,2,1', '--against=torch'),
+        *('--config.global_batch_size=8', '--config.model.batch_norm_group=0', '--rounds=3'),
+        *(f'--json={path}', '--config.model.dtype=bfloat16'),
+      )
+      self.assertEqual(done.returncode, 0, done.stderr)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    trained, applied = (line['result'] for line in lines)
+    self.assertLess(trained['agreement']['logits'], 1e-4)
+    self.assertLess(trained['agreement']['gradients'], 1e-2)
+    self.assertAlmostEqual(
+      trained['ratio']['median'] * trained['ours']['median'] / trained['torch']['median'],
+      1,
+      delta=2,
+    )
+    self.assertGreater(applied['torch']['per_second'], 0)
+    printed = run_command(f'--table={path}')
+    self.assertEqual(printed.stdout.strip(), table.markdown(lines))
+
+  def test_a_python_without_torch(self):
+    done = run_command(
+      *('--config=configs/cifar10_bitnet.py:1,1,1', '--against=torch'),
+      *('--torch_python=/none', '--config.global_batch_size=4'),
+    )
+    self.assertEqual(done.returncode, 2)
+    self.assertRegex(
+      done.stderr, r'^bitnet_jax: error: torch_python=/none: .*; give --torch_python'
+    )
+
+  def test_no_configuration(self):
+    done = run_command('--what=loop')
+    self.assertEqual(done.returncode, 2)
+    self.assertIn('config=: required', done.stderr)
+
+
+class MeasureTest(absltest.TestCase):
+  def test_another_network_is_not_compared(self):
+    case = network.Case(make_config())
+    ours = case.check()
+    norms = {
+      name: float(np.linalg.norm(value))
+      for name, value in against_torch.torch_arrays({'params': ours['gradients']}).items()
+    }
+    theirs = {'logits': ours['logits'].tolist(), 'loss': ours['loss'], 'gradients': norms}
+    self.assertEqual(step.compare(ours, theirs)['logits'], 0)
+    with self.assertRaisesRegex(errors.ConfigError, 'computes something else'):
+      step.compare(ours, {**theirs, 'logits': (ours['logits'] * 1.01).tolist()})
+    largest = max(norms, key=norms.get)
+    with self.assertRaisesRegex(errors.ConfigError, 'computes something else'):
+      step.compare(ours, {**theirs, 'gradients': {**norms, largest: norms[largest] * 1.1}})
+    del norms[largest]
+    with self.assertRaisesRegex(errors.ConfigError, f'parameters differ: {largest}'):
+      step.compare(ours, {**theirs, 'gradients': norms})
+
+  def test_alone(self):
+    made = make_config()
+    self.assertGreater(step.measure(made, rounds=3)['ours']['per_second'], 0)
+    self.assertGreater(infer.measure(made, rounds=3, count=2)['ours']['per_second'], 0)
+
+  def test_loop_pairs_its_steps_with_bare_ones(self):
+    made = make_config(batch=16)
+    result = loop.measure(made, rounds=3, length=4)
+    # Of unoptimised kernels on virtual devices: only that both were timed, of the same steps.
+    self.assertBetween(result['share']['whole'], 0.05, 5)
+
+  def test_multiply_adds_are_those_of_the_audit(self):
+    case = network.Case(make_config(sizes=(4, 3, 1)))
+    wanted = networks.Network('bitnet', 4, 3, 1)
+    want = counts.count(wanted, 'multiply_adds', wanted.trained)
+    self.assertEqual(scaling.multiply_adds(case), 8 * want)
+
+  def test_two_processes_take_steps_together(self):
+    got = scaling._layout(make_config(), processes=2, devices=1, rounds=2)
+    self.assertGreater(got['per_second'], 0)
+
+
+if __name__ == '__main__':
+  absltest.main()
