@@ -114,7 +114,7 @@ def _execute(frame: _Frame) -> None:
   operands, results = frame.operands, frame.results
   addresses = [_Buffer.from_address(operands.values[i]).data for i in range(operands.size)]
   addresses += [_Buffer.from_address(results.values[i]).data for i in range(results.size)]
-  library.set_threads(_threads())
+  library.set_threads(plans.threads(name, _threads()))
   idle = _idle[name]
   try:
     plan = idle.pop()
@@ -126,7 +126,7 @@ def _execute(frame: _Frame) -> None:
 
 @functools.cache
 def _threads() -> int:
-  """Threads of a kernel: the devices of a process share its cores."""
+  """Threads that a kernel may have: the devices of a process share its cores."""
   return max(len(os.sched_getaffinity(0)) // jax.local_device_count('cpu'), 1)
 
 

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 from collections.abc import Sequence
 
 from bitnet_jax.onednn import library as dnn
 from bitnet_jax.onednn.library import Handle
+
+# Batch norm of an array smaller than this is done by one thread.
+_SHARED_BYTES = 2**22
 
 
 class Plan:
@@ -222,6 +226,20 @@ def make(name: str) -> Plan:
   """
   operation, dtype, *sizes = name.split()
   return _PLANS[operation](dtype, sizes)
+
+
+@functools.cache
+def threads(name: bytes, limit: int) -> int:
+  """Threads for the plan of a name.
+
+  In batch norm they wait for each other without giving up their cores: with something else running
+  there, that takes ten times as long as what they gain on small arrays.
+  """
+  operation, dtype, *sizes = name.decode().split()
+  if not operation.startswith('norm'):
+    return limit
+  size = math.prod(int(value) for value in sizes[:4]) * (2 if dtype == 'bf16' else 4)
+  return limit if size >= _SHARED_BYTES else 1
 
 
 @functools.cache
