@@ -8,6 +8,7 @@ in `damaged/` before Orbax opens anything, and the one before it is used.
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import shutil
 import sys
@@ -53,7 +54,8 @@ class Checkpoints:
 
     Args:
       workdir: of the run.
-      keep_latest: newest checkpoints kept.
+      keep_latest: newest checkpoints kept; 2 at least, because Orbax deletes the old ones before a
+        new one has its manifest.
       keep_best: checkpoints of least test error kept beside them; 0 for none.
 
     Raises:
@@ -65,7 +67,7 @@ class Checkpoints:
     if jax.process_index() == 0:
       self._set_damaged_aside()
       self._manifests.mkdir(parents=True, exist_ok=True)
-    policies: list[Any] = [checkpoint_managers.LatestN(keep_latest)]
+    policies: list[Any] = [checkpoint_managers.LatestN(max(keep_latest, 2))]
     if keep_best:
       policies.append(checkpoint_managers.BestN(get_metric_fn=_accuracy, n=keep_best))
     options = ocp.CheckpointManagerOptions(
@@ -76,8 +78,10 @@ class Checkpoints:
       cleanup_tmp_directories=True,
     )
     self._manager = ocp.CheckpointManager(self.directory, options=options)
+    self._identity = self.directory.stat().st_ino
     self._finisher: threading.Thread | None = None
     self._fault: Exception | None = None
+    self._size = 0  # Bytes of the state that is being saved.
 
   def save(self, step: int, state: Tree, record: dict[str, Any], error: float | None) -> None:
     """Begins to save; returns once the arrays are copied.
@@ -97,19 +101,25 @@ class Checkpoints:
     )
     metric = error if error is not None and np.isfinite(error) else NOT_EVALUATED
     self.wait()
+    self._check_directory()
+    self._size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     try:
       if step in self._manager.all_steps():
         self._manifest(step).unlink(missing_ok=True)
         self._manager.delete(step)
       self._manager.save(step, args=items, metrics={'error': float(metric)}, force=True)
     except Exception as fault:  # Orbax raises what its storage raised, of many types.
-      raise self._storage_error(fault, state) from fault
+      raise self._storage_error(fault) from fault
     self._finisher = threading.Thread(target=self._finish, name='finish-checkpoint')
     self._finisher.start()
 
   def latest_step(self) -> int | None:
     """The newest step that is whole, None if there is none."""
     return self._manager.latest_step()
+
+  def steps(self) -> list[int]:
+    """All steps that stand, oldest first."""
+    return sorted(self._manager.all_steps())
 
   def best_step(self) -> int | None:
     """The step of least test error among those kept."""
@@ -159,12 +169,15 @@ class Checkpoints:
       self._finisher.join()
     if self._fault:
       fault, self._fault = self._fault, None
-      raise self._storage_error(fault, {}) from fault
+      raise self._storage_error(fault) from fault
 
   def close(self) -> None:
     """Waits, then lets go of the directory; raises as `wait` does."""
-    self.wait()
-    self._manager.close()
+    try:
+      self.wait()
+    finally:
+      with contextlib.suppress(Exception):  # It raises again what failed, which was told.
+        self._manager.close()
 
   def _read(self, step: int) -> dict[str, Any]:
     return self._restore(step, ocp.args.Composite(record=ocp.args.JsonRestore()))['record']
@@ -183,17 +196,30 @@ class Checkpoints:
     remedy = 'run again to fall back on an older step, or take a new --workdir'
     return errors.CheckpointError('checkpoint', self.path(step), fault, remedy)
 
-  def _storage_error(self, fault: Exception, state: Tree) -> errors.StorageError:
-    text = next(iter(str(fault).splitlines()), type(fault).__name__)[:200]
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+  def _storage_error(self, fault: Exception) -> errors.StorageError:
+    if isinstance(fault, errors.StorageError):
+      return fault
+    self._check_directory()
     free = shutil.disk_usage(self._workdir).free
-    needs = f'needs {size / 1e6:,.1f} MB, has {free / 1e6:,.1f} MB' if size else text
+    needs = f'needs {self._size / 1e6:,.1f} MB, has {free / 1e6:,.1f} MB'
+    if free > 2 * self._size:  # Not for want of room.
+      needs = next(iter(str(fault).splitlines()), type(fault).__name__)[:200]
     return errors.StorageError(
       'workdir',
       self._workdir,
       f'a checkpoint could not be written: {needs}',
       'free space, or lower config.checkpoint.keep_latest; steps saved before are whole',
     )
+
+  def _check_directory(self) -> None:
+    """Raises StorageError if the directory is gone; Orbax would make it anew, without the lock."""
+    try:
+      if self.directory.stat().st_ino == self._identity:
+        return
+    except OSError:
+      pass
+    problem = 'it was removed while the run went on'
+    raise errors.StorageError('workdir', self._workdir, problem, 'run the command again')
 
   def _manifest(self, step: int) -> pathlib.Path:
     return self._manifests / f'{step}.json'
@@ -215,6 +241,7 @@ class Checkpoints:
   def _write_manifests(self) -> None:
     if jax.process_index() != 0:
       return
+    self._check_directory()
     steps = self._steps_on_disk()
     for step in steps:
       if not self._manifest(step).exists():
@@ -236,6 +263,7 @@ class Checkpoints:
     for step in reversed(steps):
       fault = manifest.problem(self.directory / str(step), self._manifest(step))
       if not fault:
+        self._delete_halves(step)
         return
       lost = lost or self._manifest(step).exists()
       self._set_aside(step)
@@ -249,6 +277,14 @@ class Checkpoints:
         'no step is whole',
         f'look in {self._workdir / "damaged"}, or take a new --workdir',
       )
+
+  def _delete_halves(self, newest: int) -> None:
+    """Deletes what is left of older steps that were being deleted when a run was killed."""
+    for step in self._steps_on_disk():
+      folder, listed = self.directory / str(step), self._manifest(step)
+      if step < newest and (not listed.exists() or manifest.is_partial(folder, listed)):
+        shutil.rmtree(folder)
+        listed.unlink(missing_ok=True)
 
   def _set_aside(self, step: int) -> None:
     """Moves a step, and its manifest, out of Orbax's sight; nothing is deleted."""

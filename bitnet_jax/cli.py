@@ -18,6 +18,7 @@ import os
 import re
 import shlex
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NoReturn
@@ -59,7 +60,8 @@ def run(
 
   def guarded(arguments: list[str]) -> int | None:
     if not flags.FLAGS['verbosity'].present:
-      logging.set_verbosity(logging.WARNING)  # Orbax tells of every file that it writes.
+      # Orbax tells of every file that it writes, and of a full disk in two hundred lines.
+      logging.set_verbosity(logging.WARNING if _debugs(argv) else logging.FATAL)
     if arguments[1:] and not takes_arguments:
       raise errors.ConfigError(
         'argument', arguments[1], 'not a flag of this command', 'see --help for its flags'
@@ -71,6 +73,11 @@ def run(
         'arguments', shlex.join(arguments[1:]), str(error), 'see --help'
       ) from error
 
+  if not _debugs(argv):
+    # Threads of libraries: what matters of their faults is raised where it is waited for.
+    sys.excepthook = lambda *_: None
+    sys.unraisablehook = lambda _: None
+    threading.excepthook = lambda _: None
   try:
     app.run(guarded, argv, flags_parser=_parse)
   except KeyboardInterrupt:
@@ -100,6 +107,10 @@ def as_user_error(error: BaseException) -> errors.UserError:
   if isinstance(error, OSError) and error.errno in _FULL + _FORBIDDEN:
     remedy = 'free space there' if error.errno in _FULL else 'choose a place that you may use'
     return errors.StorageError('file', error.filename or 'unknown', str(error.strerror), remedy)
+  if str(error).startswith('RESOURCE_EXHAUSTED'):  # JAX's, which is not imported here.
+    problem = f'the memory of a device ran out ({str(error).splitlines()[0][20:]})'
+    remedy = 'lower the batch size, or give --config.data.pipeline=stream'
+    return errors.ConfigError('device', 'memory', problem, remedy)
   frames = traceback.extract_tb(error.__traceback__)
   ours = [f for f in frames if 'bitnet_jax' in f.filename and f.filename != __file__]
   at = ''.join(f' (at {f.filename}:{f.lineno})' for f in (ours or list(frames))[-1:])
@@ -108,8 +119,12 @@ def as_user_error(error: BaseException) -> errors.UserError:
   )
 
 
+def _debugs(argv: Sequence[str]) -> bool:
+  return any(_DEBUG.fullmatch(argument) for argument in argv)
+
+
 def _end(line: str, exit_code: int, argv: Sequence[str]) -> NoReturn:
-  if any(_DEBUG.fullmatch(argument) for argument in argv):
+  if _debugs(argv):
     traceback.print_exc()
   sys.stdout.flush()
   print(' '.join(line.split()), file=sys.stderr, flush=True)
@@ -123,13 +138,14 @@ def _parse(argv: list[str]) -> list[str]:
       raise errors.ConfigError(
         name, path, 'no such file', f'give a local config file, --{name}=configs/NAME.py'
       )
+  logging.set_verbosity(logging.ERROR)  # A config file may make its reader warn, beside our line.
   try:
     return flags.FLAGS(argv)
-  except SystemExit:
+  except SystemExit as error:
     # absl ends --help with 1; asking for help is no failure.
     if any(_HELP.fullmatch(argument) for argument in argv):
       raise SystemExit(0) from None
-    raise
+    raise _config_error(error, argv) from error
   except errors.UserError:
     raise
   except flags.Error as error:
@@ -173,7 +189,7 @@ def _is_override(name: str) -> bool:
   return name.split('.')[0] in flags.FLAGS and '.' in name
 
 
-def _config_error(error: Exception, argv: Sequence[str]) -> errors.ConfigError:
+def _config_error(error: Exception | SystemExit, argv: Sequence[str]) -> errors.ConfigError:
   """A config file that raises, or an override of a field that is not there."""
   paths = dict(_config_files(argv))
   known = {os.path.abspath(path): (name, path) for name, path in paths.items()}
@@ -190,7 +206,7 @@ def _config_error(error: Exception, argv: Sequence[str]) -> errors.ConfigError:
     config_name, _, key = name.partition('.')
     if key and config_name in paths:
       keys = _keys(paths[config_name], config_name)
-      if key not in keys:
+      if keys and key not in keys:
         # The last part is what people remember: learning_rate for optim.learning_rate.
         by_leaf = {k.rpartition('.')[2]: k for k in keys}
         leaf = difflib.get_close_matches(key.rpartition('.')[2], by_leaf, n=1)
@@ -219,7 +235,7 @@ def _config_files(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _keys(path: str, name: str) -> list[str]:
-  """All dotted keys of a config file that loads."""
+  """All dotted keys of a config file; none if it does not load."""
 
   def walk(config: Mapping, prefix: str) -> Iterator[str]:
     for key, value in config.items():
@@ -227,5 +243,8 @@ def _keys(path: str, name: str) -> list[str]:
       if isinstance(value, Mapping):
         yield from walk(value, f'{prefix}{key}.')
 
-  config = config_flags.ConfigFileFlagParser(name).parse(path)
-  return list(walk(config.to_dict(), ''))
+  try:
+    config = config_flags.ConfigFileFlagParser(name).parse(path)
+    return list(walk(config.to_dict(), ''))
+  except Exception:  # It is no ConfigDict, or the file's own fault, which is told elsewhere.
+    return []

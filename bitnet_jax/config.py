@@ -185,7 +185,9 @@ FIELDS: tuple[Field, ...] = (
     'checkpoint.every_steps', 0, 'steps between checkpoints; 0: at the end of epochs', 0, 10**9
   ),
   Field('checkpoint.every_epochs', 1, 'epochs between checkpoints; 0: at the end alone', 0, 10**5),
-  Field('checkpoint.keep_latest', 2, 'newest checkpoints kept', 1, 10**4),
+  Field(
+    'checkpoint.keep_latest', 2, 'newest kept; one has to stand while one is written', 2, 10**4
+  ),
   Field('checkpoint.keep_best', 1, 'checkpoints of least test error kept beside them', 0, 10**4),
   Field('log.every_steps', 50, 'steps between training metrics', 1, 10**9),
   Field('log.tensorboard', True, 'write TensorBoard events beside metrics.jsonl'),
@@ -229,7 +231,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, An
   """Yields (dotted path, value) of every leaf of a configuration or of its JSON form."""
   for key, value in tree.items():
     path = f'{prefix}{key}'
-    if isinstance(value, Mapping | ml_collections.ConfigDict):
+    if isinstance(value, Mapping | ml_collections.ConfigDict) and value:
       yield from flatten(value, f'{path}.')
     else:
       yield path, value
@@ -257,9 +259,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _check_field(_BY_NAME[name], value)
   for name in _BY_NAME:
     if name not in given:
-      raise errors.ConfigError(
-        f'config.{name}', '', 'missing', 'start from bitnet_jax.config.default_config()'
-      )
+      remedy = 'start from bitnet_jax.config.default_config()'
+      raise errors.ConfigError(f'config.{name}', '', 'missing', remedy)
   _check_model(config)
   _check_optim(config)
   _check_data(config)
@@ -283,10 +284,7 @@ def validate_devices(config: ml_collections.ConfigDict, num_devices: int) -> Non
       )
   group = config.model.batch_norm_group
   local = config.global_batch_size // num_devices
-  fits = (
-    not group or local % group == 0 or (group % local == 0 and num_devices % (group // local) == 0)
-  )
-  if not fits:
+  if not batch_fits(config.global_batch_size, group, num_devices):
     raise errors.ConfigError(
       'config.model.batch_norm_group',
       group,
@@ -295,9 +293,16 @@ def validate_devices(config: ml_collections.ConfigDict, num_devices: int) -> Non
     )
 
 
+def batch_fits(batch_size: int, group: int, num_devices: int) -> bool:
+  """Whether a batch divides among the devices, and batch norm's groups among them."""
+  local, rest = divmod(batch_size, num_devices)
+  spans = group and local and group % local == 0 and num_devices % (group // local) == 0
+  return bool(local and not rest and (not group or local % group == 0 or spans))
+
+
 def _check_field(field: Field, value: Any) -> None:
   name, kind = f'config.{field.name}', type(field.default)
-  if kind is float and type(value) is int:
+  if kind is float and type(value) is int and abs(value) < 2**53:
     value = float(value)
   if type(value) is not kind:
     raise errors.ConfigError(
@@ -316,7 +321,8 @@ def _check_element(field: Field, name: str, value: Any, element: Any) -> None:
     if isinstance(field.default, tuple):
       raise errors.ConfigError(name, value, 'holds no number', f'write it like {field.default!r}')
     return
-  if not isinstance(element, int | float) or not math.isfinite(element):
+  is_finite = isinstance(element, int) or (isinstance(element, float) and math.isfinite(element))
+  if not is_finite:
     raise errors.ConfigError(name, value, 'not a finite number', f'write it like {field.default!r}')
   if isinstance(field.default, tuple) and type(field.default[0]) is int and type(element) is float:
     raise errors.ConfigError(name, value, 'not whole numbers', f'write it like {field.default!r}')

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+_LONGEST = 500  # Characters of a value that an error repeats; a path may have as many.
+
 
 class UserError(Exception):
   """A fault outside the code, reported as `FIELD=VALUE: problem; remedy`.
@@ -23,12 +25,21 @@ class UserError(Exception):
       problem: what is wrong with that value.
       remedy: what to do about it, as an order.
     """
-    super().__init__(f'{field}={value}: {problem}; {remedy}'.replace('\n', ' '))
-    self._parts = (field, str(value), problem, remedy)
+    text = _short(value)
+    super().__init__(f'{field}={text}: {problem}; {remedy}'.replace('\n', ' '))
+    self._parts = (field, text, problem, remedy)
 
   def __reduce__(self) -> tuple[Any, ...]:
     # A worker process sends it to the one that reports it.
     return type(self), self._parts
+
+
+def _short(value: object) -> str:
+  try:
+    text = str(value)
+  except ValueError:  # A whole number of thousands of digits has no text.
+    text = 'too long to print'
+  return text if len(text) <= _LONGEST else f'{text[: _LONGEST - 3]}...'
 
 
 class ConfigError(UserError):

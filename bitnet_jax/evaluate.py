@@ -58,7 +58,12 @@ def evaluate(
     raise errors.DataError('split', split, f'{problem} of the run', 'name the data set of the run')
   model = assemble.make_model(config, len(network.class_names), parallel.AXIS)
   run = evaluation.make_evaluator(
-    model, feed, mean=config.data.mean, std=config.data.std, by_class=True
+    model,
+    feed,
+    mean=config.data.mean,
+    std=config.data.std,
+    batch_size=config.eval.batch_size,
+    by_class=True,
   )
   values = run(parallel.replicate(network.variables))
   feed.close()

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from bitnet_jax import metrics, parallel, steps
+from bitnet_jax import memory, metrics, parallel, steps
 from bitnet_jax.data import augment
 from bitnet_jax.feeds import Feed
 
@@ -25,6 +25,7 @@ def make_evaluator(
   *,
   mean: Sequence[float],
   std: Sequence[float],
+  batch_size: int,
   by_class: bool = False,
   stop: Callable[[], bool] = lambda: False,
 ) -> Callable[[Tree], dict[str, Any]]:
@@ -35,6 +36,7 @@ def make_evaluator(
     feed: of the split, opened for evaluation.
     mean: per channel, on the scale 0..255.
     std: per channel, on the scale 0..255.
+    batch_size: examples of a batch, over all devices.
     by_class: count for each class too.
     stop: asked between batches whether to give up.
 
@@ -50,6 +52,10 @@ def make_evaluator(
       normalize=lambda images: augment.evaluation_views(images, mean, std),
     ),
     donate=(2,),
+  )
+  num_devices = jax.device_count()
+  eval_step = memory.guard(
+    eval_step, 'config.eval.batch_size', batch_size, lambda size: size % num_devices == 0
   )
   num_classes = len(feed.class_names) if by_class else 0
   read = 0  # Batches, over all evaluations: a stream goes round and round.

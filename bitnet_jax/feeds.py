@@ -34,6 +34,7 @@ class Feed:
     num_batches: of the split; in training whole ones, in evaluation with the padded last one.
     class_names: in the order of the labels.
     image_shape: (height, width, channels).
+    fingerprint: of the source, see `sources.Source`.
     fetch_batch: see `steps.FetchBatch`.
     inputs_of: what the batch with this number, counted from 0, is fetched from. Numbers rise by
       one from call to call.
@@ -44,6 +45,7 @@ class Feed:
   num_batches: int
   class_names: tuple[str, ...]
   image_shape: tuple[int, ...]
+  fingerprint: str
   fetch_batch: steps.FetchBatch
   inputs_of: Callable[[int], Tree]
   close: Callable[[], None] = lambda: None
@@ -123,6 +125,7 @@ def _resident(arrays: Arrays, num_batches: int, inputs_of: Callable[[int], Tree]
     num_batches=num_batches,
     class_names=arrays.class_names,
     image_shape=arrays.image.shape[1:],
+    fingerprint=arrays.fingerprint,
     fetch_batch=resident.fetch_batch,
     inputs_of=inputs_of,
   )
@@ -175,6 +178,7 @@ def _stream(
     num_batches=num_batches,
     class_names=source.class_names,
     image_shape=(crop.size, crop.size, source.channels),
+    fingerprint=source.fingerprint,
     fetch_batch=stream.fetch_batch,
     inputs_of=inputs_of,
     close=lambda: reader.close() if reader else None,

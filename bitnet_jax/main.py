@@ -10,7 +10,7 @@ bitnet_jax/config.py.
 from __future__ import annotations
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from bitnet_jax import cli, errors, stop
 from bitnet_jax import config as config_lib
@@ -26,11 +26,16 @@ _WORKDIR = flags.DEFINE_string('workdir', None, 'Where the run keeps all it writ
 def main(_: list[str]) -> int:
   """Validates, then trains."""
   config, workdir = _CONFIG.value, _WORKDIR.value
-  if not config:
+  if config is None:
     raise errors.ConfigError('config', '', 'required', 'give --config=configs/NAME.py')
   if not workdir:
     raise errors.ConfigError('workdir', '', 'required', 'give --workdir=DIRECTORY')
+  if not isinstance(config, ConfigDict):
+    remedy = 'return what bitnet_jax.config.default_config() gives'
+    raise errors.ConfigError('config', repr(config), 'get_config returned no ConfigDict', remedy)
   config_lib.validate(config)
+  allowed = [name.removeprefix('config.') for name in _ALLOWED.value]
+  check_allowed(allowed)
   stop.listen()
   with Claim(workdir):
     # Each is loaded no sooner than it has to be: the next one takes three times as long.
@@ -39,13 +44,22 @@ def main(_: list[str]) -> int:
     sources.check_there(config.data.name, config.data.dir)
     from bitnet_jax import train
 
-    allowed = [name.removeprefix('config.') for name in _ALLOWED.value]
     result = train.train(config, workdir, allowed_changes=allowed)
   print(
     f'test error {result["error"]:.2%} ({result["correct"]}/{result["count"]} right), '
     f'{result["train_seconds"]:.0f} s of training, checkpoint {result["checkpoint"]}'
   )
   return 0
+
+
+def check_allowed(names: list[str]) -> None:
+  """Raises ConfigError for the first change to allow that is of no field."""
+  known = {field.name for field in config_lib.FIELDS} | {'data.manifest'}
+  for name in names:
+    if name not in known:
+      raise errors.ConfigError(
+        'allow_config_change', name, 'unknown field', config_lib.suggestion(name)
+      )
 
 
 if __name__ == '__main__':

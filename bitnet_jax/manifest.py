@@ -47,6 +47,8 @@ def problem(folder: pathlib.Path, manifest: pathlib.Path) -> str:
     return 'it has no manifest, so it was not written whole'
   except (OSError, ValueError, KeyError, TypeError, AttributeError):
     return f'its manifest {manifest.name} is damaged'
+  if folder.is_symlink():
+    return 'it is a link'
   found: dict[str, os.stat_result] = {}
   for path in sorted(folder.rglob('*')):
     status = path.lstat()
@@ -67,6 +69,15 @@ def problem(folder: pathlib.Path, manifest: pathlib.Path) -> str:
     if _sha256(folder / name) != sha256:
       return f'sha256 mismatch in {name}'
   return ''
+
+
+def is_partial(folder: pathlib.Path, manifest: pathlib.Path) -> bool:
+  """Whether some of the files that the manifest lists are not there."""
+  try:
+    names = json.loads(manifest.read_text())['files']
+    return not all((folder / name).exists() for name in names)
+  except (OSError, ValueError, KeyError, TypeError):
+    return False
 
 
 def _sha256(path: pathlib.Path) -> str:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pathlib
 import sys
+import time
 from typing import Any
 
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+_FLUSH_SECONDS = 10
 
 
 class MetricWriter:
@@ -27,7 +33,10 @@ class MetricWriter:
       settled: False if the evaluation of that step is made again: its row is dropped too.
     """
     self._path = pathlib.Path(workdir) / 'metrics.jsonl'
-    self._events: SummaryWriter | None = None
+    # Not tensorboardX's own writer: its thread dies on a full disk, and whoever writes then waits
+    # for ever.
+    self._events: EventsWriter | None = None
+    self._flushed = 0.0
     self._warned = False
     self._guard(self._truncate, resume_step, settled)
     if tensorboard:
@@ -42,21 +51,25 @@ class MetricWriter:
       values: numbers by name.
     """
     self._guard(self._append, {'kind': kind, 'step': step, **values})
-    if self._events:
-      self._guard(self._add_scalars, kind, step, values)
+    if self._events and not self._guard(self._add_scalars, self._events, kind, step, values):
+      self._events = None  # What follows half a record could not be read.
 
   def close(self) -> None:
     """Flushes the events."""
     if self._events:
       self._guard(self._events.close)
+      self._events = None
 
-  def _guard(self, function: Any, *arguments: Any) -> None:
+  def _guard(self, function: Any, *arguments: Any) -> bool:
+    """Calls `function`; whether it worked."""
     try:
       function(*arguments)
     except OSError as error:
       if not self._warned:
         print(f'bitnet_jax: warning: metrics are not written: {error}', file=sys.stderr)
       self._warned = True
+      return False
+    return True
 
   def _truncate(self, resume_step: int, settled: bool) -> None:
     if not self._path.exists():
@@ -72,22 +85,31 @@ class MetricWriter:
     os.replace(temporary, self._path)
 
   def _open_events(self, workdir: str, resume_step: int) -> None:
-    folder = str(pathlib.Path(workdir) / 'tensorboard')
-    purge_step = resume_step + 1 if resume_step else None
+    folder = pathlib.Path(workdir) / 'tensorboard'
+    folder.mkdir(exist_ok=True)
     # Two files of the same second would otherwise bear the same name.
-    suffix = f'.{resume_step}'
-    self._events = SummaryWriter(
-      folder, purge_step=purge_step, flush_secs=10, filename_suffix=suffix
-    )
+    self._events = EventsWriter(str(folder / 'events'), f'.{resume_step}')
+    if resume_step:  # TensorBoard hides what was written from this step on.
+      start = SessionLog(status=SessionLog.START)
+      self._events.write_event(Event(step=resume_step + 1, session_log=start))
 
   def _append(self, row: dict[str, Any]) -> None:
-    with self._path.open('a') as file:
-      file.write(json.dumps(row) + '\n')
+    content = f'{json.dumps(row)}\n'.encode()
+    with self._path.open('ab', buffering=0) as file:
+      end = file.seek(0, os.SEEK_END)
+      if file.write(content) < len(content):
+        file.truncate(end)  # The next row would be glued to this half.
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
 
-  def _add_scalars(self, kind: str, step: int, values: dict[str, Any]) -> None:
-    assert self._events
+  def _add_scalars(
+    self, events: EventsWriter, kind: str, step: int, values: dict[str, Any]
+  ) -> None:
     for name, value in values.items():
-      self._events.add_scalar(f'{kind}/{name}', value, step)
+      scalar = summary.scalar(f'{kind}/{name}', value)
+      events.write_event(Event(wall_time=time.time(), step=step, summary=scalar))
+    if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+      events.flush()
+      self._flushed = time.monotonic()
 
 
 def _step(line: str) -> float:

@@ -27,6 +27,8 @@ FREE_FIELDS = (
   'data.verify',
 )
 FREE_SECTIONS = ('eval', 'checkpoint', 'log')
+# What --allow_config_change calls another manifest of the training data.
+DATA_CHANGE, _MANIFEST = 'data.manifest', 'manifest'
 # What the bits depend on besides the configuration.
 ENVIRONMENT = ('packages', 'kernels', 'device_kind', 'num_devices', 'num_processes')
 
@@ -91,7 +93,7 @@ def restore(
     return state, Progress()
   record = checkpoints.read_record(step)
   check_config(config, record['config'], step, allowed)
-  check_data(data, record['data'], step)
+  check_data(data, record['data'], step, allowed)
   warn_of_changes(environment, record['environment'])
   return checkpoints.restore(step, state), Progress(record['seconds'], record['settled'])
 
@@ -120,16 +122,23 @@ def check_config(
     )
 
 
-def check_data(data: dict[str, Any], saved: dict[str, Any], step: int) -> None:
-  """Raises CheckpointError where the training split is not the one that was trained on."""
+def check_data(
+  data: dict[str, Any], saved: dict[str, Any], step: int, allowed_changes: Sequence[str]
+) -> None:
+  """Raises CheckpointError where the training split is not the one that was trained on.
+
+  A set that was prepared again has another manifest though its examples may be the same, so that
+  change alone can be allowed, as `data.manifest`.
+  """
   for name, value in data.items():
-    if value != saved.get(name):
-      raise errors.CheckpointError(
-        f'data {name}',
-        value,
-        f'the checkpoint of step {step} was trained with {saved.get(name)}',
-        'restore the data set, or take a new --workdir',
-      )
+    if value == saved.get(name, value) or (name == _MANIFEST and DATA_CHANGE in allowed_changes):
+      continue
+    remedy = 'restore the data set, or take a new --workdir'
+    if name == _MANIFEST:
+      remedy += f', or allow it if the examples are the same: --allow_config_change={DATA_CHANGE}'
+    raise errors.CheckpointError(
+      f'data {name}', value, f'the checkpoint of step {step} was trained with {saved[name]}', remedy
+    )
 
 
 def warn_of_changes(environment: dict[str, Any], saved: dict[str, Any]) -> None:

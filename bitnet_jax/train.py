@@ -7,9 +7,11 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import ml_collections
 import numpy as np
+import optax
 
 from bitnet_jax import (
   assemble,
@@ -17,7 +19,9 @@ from bitnet_jax import (
   errors,
   evaluation,
   feeds,
+  memory,
   parallel,
+  preflight,
   records,
   resume,
   steps,
@@ -30,7 +34,6 @@ from bitnet_jax.feeds import Feed
 from bitnet_jax.metric_writer import MetricWriter
 from bitnet_jax.progress import Progress
 from bitnet_jax.recorder import Recorder
-from bitnet_jax.workdir import check_space
 
 Tree = Any
 TrainStep = Callable[[Tree, Tree], tuple[Tree, Tree]]
@@ -82,17 +85,25 @@ def train(
     UserError: configuration, data, checkpoints or storage are at fault; the run diverged, or was
       asked to stop and has saved.
   """
-  config_lib.validate_devices(config, jax.device_count())
+  preflight.check(config, workdir)
+  end_if_asked(0)
   compilation.keep_programs()
   environment = {**records.environment(), 'kernels': assemble.choose_kernels(config)}
   train_feed = feeds.open_training(config)
+  end_if_asked(0)
   test_feed = feeds.open_evaluation(config, config.data.test_split)
   plan = assemble.make_plan(config, train_feed.num_examples)
   model = assemble.make_model(config, len(train_feed.class_names), parallel.AXIS)
   optimizer, schedule = assemble.make_optimizer(config, plan)
   state = steps.create_state(model, optimizer, config.seed, train_feed.image_shape)
-  checkpoints = open_checkpoints(config, workdir, state)
-  identity = {'num_examples': train_feed.num_examples, 'class_names': list(train_feed.class_names)}
+  end_if_asked(0)
+  keep = config.checkpoint
+  checkpoints = Checkpoints(workdir, keep_latest=keep.keep_latest, keep_best=keep.keep_best)
+  identity = {
+    'num_examples': train_feed.num_examples,
+    'class_names': list(train_feed.class_names),
+    'manifest': train_feed.fingerprint,
+  }
   state, progress = resume.restore(
     checkpoints, config, state, environment=environment, data=identity, allowed=allowed_changes
   )
@@ -103,21 +114,15 @@ def train(
   if start:
     recorder.line(f'resumed from step {start}, {checkpoints.path(start)}')
   run_evaluation = evaluation.make_evaluator(
-    model, test_feed, mean=config.data.mean, std=config.data.std, stop=stop.requested
+    model,
+    test_feed,
+    mean=config.data.mean,
+    std=config.data.std,
+    batch_size=config.eval.batch_size,
+    stop=stop.requested,
   )
   run = Run(config, environment, identity, plan, checkpoints, recorder, run_evaluation)
-  train_step = parallel.map_devices(
-    steps.make_train_step(
-      model,
-      optimizer,
-      schedule,
-      fetch_batch=train_feed.fetch_batch,
-      augment=make_augment(config),
-      steps_per_epoch=plan.steps_per_epoch,
-      log_every_steps=config.log.every_steps,
-    ),
-    donate=(0,),
-  )
+  train_step = make_step(config, plan, model, optimizer, schedule, train_feed)
   try:
     result = train_steps(
       run, wrap_step(train_step), train_feed, parallel.replicate(state), start, progress
@@ -128,6 +133,40 @@ def train(
     checkpoints.close()  # Whatever ended the loop: a save that is under way is finished first.
     recorder.close()
   return write_result(config, workdir, plan, result, recorder.seconds, checkpoints)
+
+
+def make_step(
+  config: ml_collections.ConfigDict,
+  plan: assemble.Plan,
+  model: nn.Module,
+  optimizer: optax.GradientTransformation,
+  schedule: optax.Schedule,
+  feed: Feed,
+) -> TrainStep:
+  """The training step, mapped over the devices."""
+  step = parallel.map_devices(
+    steps.make_train_step(
+      model,
+      optimizer,
+      schedule,
+      fetch_batch=feed.fetch_batch,
+      augment=make_augment(config),
+      steps_per_epoch=plan.steps_per_epoch,
+      log_every_steps=config.log.every_steps,
+    ),
+    donate=(0,),
+  )
+
+  def fits(batch_size: int) -> bool:
+    return config_lib.batch_fits(batch_size, config.model.batch_norm_group, jax.device_count())
+
+  return memory.guard(step, 'config.global_batch_size', config.global_batch_size, fits)
+
+
+def end_if_asked(step: int) -> None:
+  """Raises PreemptedError if the run was asked to stop where nothing is to be saved."""
+  if stop.requested():
+    raise errors.PreemptedError('step', step, 'asked to stop', 'run the command again')
 
 
 def train_steps(
@@ -144,11 +183,11 @@ def train_steps(
     The evaluation after the last step.
   """
   config, plan, recorder = run.config, run.plan, run.recorder
-  result = settle(run, start, state) if not progress.settled else {}
+  result = settle(run, start, state, again=True) if not progress.settled else {}
   recorder.resume()
   for step in range(start + 1, plan.total_steps + 1):
-    if stop.requested() and step == start + 1:
-      raise errors.PreemptedError('step', start, 'asked to stop', 'run the command again')
+    if step == start + 1:
+      end_if_asked(start)
     state, report = train_step(state, feed.inputs_of(step - 1))
     recorder.add(step, report)
     if evaluates(config, plan, step) or saves(config, plan, step) or stop.requested():
@@ -160,7 +199,7 @@ def train_steps(
   # Nothing was evaluated where the run was over before this process began.
   result = result or run.evaluate(variables_of(state))
   if not result:
-    raise errors.PreemptedError('step', start, 'asked to stop', 'run the command again')
+    end_if_asked(start)
   return result
 
 
@@ -175,8 +214,14 @@ def check_length(config: ml_collections.ConfigDict, plan: assemble.Plan, step: i
     )
 
 
-def settle(run: Run, step: int, state: steps.TrainState) -> dict[str, Any]:
+def settle(run: Run, step: int, state: steps.TrainState, *, again: bool = False) -> dict[str, Any]:
   """Evaluates and saves, each if it is due after `step` steps.
+
+  Args:
+    run: what the loop works with.
+    step: steps taken.
+    state: on the devices.
+    again: this step was saved when its evaluation was stopped, so without its error.
 
   Returns:
     The evaluation's result, {} if none was due.
@@ -192,7 +237,10 @@ def settle(run: Run, step: int, state: steps.TrainState) -> dict[str, Any]:
   host = parallel.read_back(state)
   # A state whose loss is too large just now would push good ones out of those that are kept.
   due_now = saves(run.config, run.plan, step) and not host.diverging
-  if (due_now or stops) and step != run.checkpoints.latest_step():
+  steps_saved = run.checkpoints.steps()
+  # A save replaces what was saved of the step, so another one has to stand while it is written.
+  is_new = step not in steps_saved or (again and bool(result) and len(steps_saved) > 1)
+  if (due_now or stops) and is_new:
     progress = resume.Progress(run.recorder.seconds, settled=bool(result) or not due)
     record = resume.make_record(run.config, run.environment, run.data, progress)
     run.checkpoints.save(step, host, record, result.get('error'))
@@ -229,16 +277,6 @@ def check_divergence(run: Run) -> None:
     f'diverged at step {step}; last good checkpoint: {good or "none"}',
     f'lower config.optim.learning_rate={run.config.optim.learning_rate}',
   )
-
-
-def open_checkpoints(
-  config: ml_collections.ConfigDict, workdir: str, state: steps.TrainState
-) -> Checkpoints:
-  """Opens the checkpoints of a run, once there is room for all that are to be kept."""
-  keep = config.checkpoint
-  state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-  check_space(workdir, state_bytes=state_bytes, checkpoints=keep.keep_latest + keep.keep_best)
-  return Checkpoints(workdir, keep_latest=keep.keep_latest, keep_best=keep.keep_best)
 
 
 def variables_of(state: steps.TrainState) -> Tree:

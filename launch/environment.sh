@@ -4,7 +4,8 @@
 #   prepare_environment [EXTRA]    EXTRA: a name from setup.cfg's [options.extras_require], or nothing
 #
 # Sets:  root (the checkout), VENV (the environment) and python (its interpreter), all absolute.
-# Reads: PYTHON, the interpreter to build with, else the first that fits; VENV, else .venv in the checkout.
+# Reads: LOCK, a file of requirements with hashes to install first, if it is given and made for this Python;
+#        PYTHON, the interpreter to build with, else the first that fits; VENV, else .venv in the checkout.
 # Exits: 1 pip failed, 2 no fit Python, 6 the disk is full or not writable; one line on stderr each.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
@@ -42,7 +43,7 @@ find_python() {  # prints a Python that is new enough and can make environments
 ours() { [ -e "$VENV/made_by_launch" ]; }
 
 key() {  # prints what an install depends on: the requirements, the interpreter, the place
-  printf '%s|%s|%s\n' "$(cat "$root/setup.cfg" "$root/pyproject.toml" | cksum)" "$(version_of "$python")" "$root"
+  printf '%s|%s|%s\n' "$(cat "$root/setup.cfg" "$root/pyproject.toml" ${LOCK:+"$LOCK"} | cksum)" "$(version_of "$python")" "$root"
 }
 
 installed() {  # EXTRA: is it installed, from this setup.cfg, by this Python?
@@ -95,6 +96,16 @@ explain_pip() {  # REQUIREMENT: ends the script with the cause in one line
   fail 1 "pip install $1: ${cause:-failed}; details in $log"
 }
 
+install_locked() {  # exactly the files whose hashes are known; where they cannot be had, any that satisfy setup.cfg
+  if [ -z "${LOCK:-}" ] || [[ $(version_of "$python") != $(basename "$LOCK" .txt | sed 's/.*-//').* ]]; then return; fi
+  if "$python" -m pip install --no-input --progress-bar off --disable-pip-version-check --require-hashes -r "$LOCK" \
+      >"$VENV/locked.log" 2>&1; then
+    echo "Installed $LOCK by hash."
+  else
+    echo "$LOCK could not be installed as it is (log: $VENV/locked.log): taking what the index has."
+  fi
+}
+
 install() {  # EXTRA
   local extras='' requirement=.
   if [ -e "$VENV/installed" ]; then extras=$(sed -n 2p "$VENV/installed"); fi
@@ -102,6 +113,7 @@ install() {  # EXTRA
   if [ -n "$extras" ]; then requirement=".[${extras// /,}]"; fi
   echo "Installing $requirement into $VENV (one to three minutes; log: $VENV/install.log)."
   if [ -e "$VENV/installed" ]; then mv "$VENV/installed" "$VENV/installed_before"; fi
+  install_locked
   if ! (cd "$root" && "$python" -m pip install --no-input --progress-bar off --disable-pip-version-check \
       -e "$requirement") >"$VENV/install.log" 2>&1; then
     # Pip gave up in good order, nearly always before it touched anything: keep what worked before.

@@ -2,6 +2,8 @@
 # Runs the whole test suite in the project's virtual environment, which is made on the first run.
 #
 #   ./launch/test.sh [ARGUMENTS OF PYTEST]     for example: ./launch/test.sh tests/models -k bitnet
+#   ./launch/test.sh --faults [ARGUMENTS]      the long fault tests instead (tests/faults/README.md): 100 kills, 10,000
+#                                              fuzzed command lines and the rest, about an hour and a half
 #
 # PYTHON and VENV choose the interpreter and the environment (launch/environment.sh). The last line is pytest's own
 # summary; the exit code is pytest's.
@@ -11,6 +13,11 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 case ${1:-} in -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"; exit ;; esac
 
+if [ "${1:-}" = --faults ]; then
+  shift
+  export KILLS=${KILLS:-100} FUZZ_CASES=${FUZZ_CASES:-10000}
+  set -- -s tests/faults tests/kill_test.py tests/fuzz_test.py "$@"
+fi
 prepare_environment test
 output=$(mktemp)
 trap 'rm -f "$output"' EXIT

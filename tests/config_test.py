@@ -163,6 +163,12 @@ class ValidationTest(parameterized.TestCase):
       config_lib.validate(config)
     self.assertIn(remedy, str(caught.exception))
 
+  def test_empty_section_is_an_unknown_field(self):
+    config = config_lib.default_config().unlock()
+    config.model.new = {}
+    with self.assertRaisesRegex(errors.ConfigError, 'config.model.new=.*: unknown field'):
+      config_lib.validate(config)
+
   def test_missing_field(self):
     config = config_lib.default_config().unlock()
     del config.optim['momentum']

@@ -26,6 +26,7 @@ class Source:
   class_names: tuple[str, ...] = tuple(map(str, range(20)))
   channels: int = 1
   image_size: int = 8
+  fingerprint: str = 'f'
 
   def __len__(self):
     return 20

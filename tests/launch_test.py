@@ -235,6 +235,29 @@ class InstalledCheckoutTest(parameterized.TestCase):
     _run(self.checkout, 'quickstart.sh')
     self.assertEqual(_builds(self.checkout), builds + 1)
 
+  @parameterized.parameters(
+    ('', 'Installed .* by hash'),
+    (
+      'nothing==1 --hash=sha256:00',
+      'could not be installed as it is .*: taking what the index has',
+    ),
+  )
+  def test_requirements_by_hash(self, text, line):
+    lock = self.checkout / f'requirements-{sys.version_info[0]}.{sys.version_info[1]}.txt'
+    lock.write_text(text)
+    builds = _builds(self.checkout)
+    done = _run(self.checkout, 'test.sh', LOCK=str(lock))
+    self.assertRegex(done.stdout, line)
+    self.assertEqual(_builds(self.checkout), builds + 1)
+
+  def test_requirements_of_another_python_are_left_alone(self):
+    lock = self.checkout / 'requirements-3.1.txt'
+    lock.write_text('nothing==2 --hash=sha256:00')
+    builds = _builds(self.checkout)
+    done = _run(self.checkout, 'test.sh', LOCK=str(lock))
+    self.assertNotIn('requirements', done.stdout)
+    self.assertEqual(_builds(self.checkout), builds + 1)
+
   def test_update_without_index_keeps_what_works(self):
     setup, backend = self.checkout / 'setup.cfg', self.checkout / 'backend.py'
     texts = setup.read_text(), backend.read_text()

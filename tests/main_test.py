@@ -61,6 +61,11 @@ class MainTest(parameterized.TestCase):
       'config.model.width=3: 16*width=48 not divisible by 2**tree_depth=32; use width 2 or 4',
     ),
     ((f'--config={ROOT}/configs/cifar10_bitnet.py:4,6', '--workdir=w'), 2, 'config=4,6: not a row'),
+    (
+      (DIGITS, '--allow_config_change=config.sede', '--workdir=w'),
+      2,
+      'allow_config_change=sede: unknown field; did you mean config.seed?',
+    ),
     ((DIGITS, '--workdir=/dev/null/w'), 6, 'workdir=/dev/null/w: Not a directory'),
     ((DIGITS, f'--workdir={ROOT}/setup.cfg'), 6, f'workdir={ROOT}/setup.cfg: File exists'),
   )

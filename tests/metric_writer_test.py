@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pathlib
+import resource
 
 from absl.testing import absltest
 from tensorboard.backend.event_processing import event_accumulator
@@ -68,6 +69,22 @@ class MetricWriterTest(absltest.TestCase):
       writer.write('train', 2, {'loss': 1.0})
     self.assertLen(stderr.getvalue().splitlines(), 1)
     self.assertIn('metrics are not written', stderr.getvalue())
+
+  def test_full_disk_is_reported_once_and_what_was_written_stays_whole(self):
+    """A limit on the size of files stands for the disk: it ends a write in the middle of a row."""
+    writer = self.open()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    self.addCleanup(resource.setrlimit, resource.RLIMIT_FSIZE, limits)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    with contextlib.redirect_stderr(io.StringIO()) as stderr:
+      for step in range(1, 500):
+        writer.write('train', step, {'loss': 2.5, 'error': 0.5})
+      writer.close()
+    self.assertLen(stderr.getvalue().splitlines(), 1)
+    row = '{"kind": "train", "step": 10, "loss": 2.5, "error": 0.5}\n'
+    kept = self.rows()
+    self.assertBetween(len(kept), 1000 // len(row) - 1, 1000 // len(row) + 1)
+    self.assertEqual([row['step'] for row in kept], list(range(1, len(kept) + 1)))
 
 
 if __name__ == '__main__':

@@ -6,7 +6,7 @@ import pathlib
 from absl.testing import absltest
 
 ROOT = pathlib.Path(__file__).parent.parent
-MODULES = {'pickle', 'cPickle', 'dill', 'cloudpickle', 'shelve', 'marshal', 'joblib'}
+MODULES = {'pickle', 'cPickle', 'dill', 'cloudpickle', 'shelve', 'marshal', 'joblib', 'yaml'}
 CALLS = {'eval', 'exec', 'yaml.load', 'torch.load', 'tarfile.extractall'}
 
 
@@ -16,7 +16,23 @@ def dotted(node):
   return node.id if isinstance(node, ast.Name) else ''
 
 
+def whole_environments(tree):
+  """Uses of the environment as a whole, but to pass it on to a process; such a one could log it."""
+  one = set()
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Subscript) or (
+      isinstance(node, ast.Attribute) and node.attr in ('get', 'setdefault', 'update')
+    ):
+      one.add(node.value)
+    elif isinstance(node, ast.Dict):
+      one.update(value for key, value in zip(node.keys, node.values, strict=True) if key is None)
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Attribute) and dotted(node) == 'os.environ' and node not in one:
+      yield 'os.environ'
+
+
 def faults(tree):
+  yield from whole_environments(tree)
   for node in ast.walk(tree):
     if isinstance(node, ast.Import):
       yield from (a.name for a in node.names if a.name.split('.')[0] in MODULES)
@@ -28,8 +44,6 @@ def faults(tree):
       if name in CALLS or name.endswith('.extractall'):
         yield name
       yield from (k.arg for k in node.keywords if k.arg in ('allow_pickle', 'shell'))
-    elif isinstance(node, ast.Attribute) and dotted(node) == 'os.environ.items':
-      yield 'os.environ.items'
 
 
 class SecurityTest(absltest.TestCase):
@@ -46,8 +60,15 @@ class SecurityTest(absltest.TestCase):
       'np.load(path, allow_pickle=True)',
       'archive.extractall(folder)',
       'yaml.load(file)',
+      'import yaml',
+      'print(os.environ)',
+      'for name, value in os.environ.items(): pass',
     ):
       self.assertLen(list(faults(ast.parse(line))), 1, line)
+
+  def test_single_variables_may_be_read(self):
+    for line in ('os.environ["A"]', 'os.environ.get("A")', 'run(env={**os.environ, "A": "b"})'):
+      self.assertEqual(list(faults(ast.parse(line))), [], line)
 
 
 if __name__ == '__main__':

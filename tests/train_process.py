@@ -35,6 +35,8 @@ SMALL = {
   'eval.every_epochs': 1,
   'log.tensorboard': False,
 }
+# A variable of every run's environment, to be found nowhere.
+CANARY = 'canary-5d41402abc4b2a76'
 # Never the same in two runs.
 TIMES = ('seconds', 'seconds_per_step', 'images_per_second')
 
@@ -44,7 +46,8 @@ def environment(devices):
     flag for flag in os.environ['XLA_FLAGS'].split() if 'force_host_platform_device' not in flag
   ]
   flags.append(f'--xla_force_host_platform_device_count={devices}')
-  return {**os.environ, 'XLA_FLAGS': ' '.join(flags), 'PYTHONPATH': str(ROOT)}
+  variables = {'XLA_FLAGS': ' '.join(flags), 'PYTHONPATH': str(ROOT), 'SECRET_TOKEN': CANARY}
+  return {**os.environ, **variables}
 
 
 def command(workdir, data_dir, fields):
@@ -79,7 +82,7 @@ class TrainCase(absltest.TestCase):
     cls.data_dir = cls.folder / 'data'
     prepared.prepare('digits', str(cls.data_dir))
     cls.whole = cls.folder / 'whole'
-    cls.run_main(cls, cls.whole, **cls.FIELDS)
+    cls.output = cls.run_main(cls, cls.whole, **cls.FIELDS)
 
   def run_main(self, workdir, devices=1, **fields):
     result = subprocess.run(

@@ -41,6 +41,7 @@ class MemorySource:
   class_names: tuple[str, ...] = ('any',)
   channels: int = 3
   image_size: int = 0
+  fingerprint: str = ''
 
   def __len__(self) -> int:
     return len(self.encoded)

@@ -21,11 +21,13 @@ class Arrays:
     image: uint8 `[examples, size, size, channels]`, 0..255.
     label: int32 `[examples]`.
     class_names: in the order of the labels.
+    fingerprint: of the source.
   """
 
   image: np.ndarray
   label: np.ndarray
   class_names: tuple[str, ...]
+  fingerprint: str = ''
 
 
 def load_arrays(
@@ -77,4 +79,4 @@ def load_arrays(
   finally:
     # Nothing to wait for unless a task failed or the user stopped us.
     pool.shutdown(cancel_futures=True)
-  return Arrays(image, label, source.class_names)
+  return Arrays(image, label, source.class_names, source.fingerprint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -11,7 +12,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from bitnet_jax import errors
-from bitnet_jax.data import folder, prepared
+from bitnet_jax.data import folder, prepared, shards
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Source(Protocol):
     class_names: in the order of the labels.
     channels: 1 (grey) or 3 (RGB).
     image_size: side in pixels; 0 where sizes vary.
+    fingerprint: SHA-256 of what the split's data set was made of when it was prepared, or of the
+      names of a folder's images.
   """
 
   name: str
@@ -45,6 +48,7 @@ class Source(Protocol):
   class_names: tuple[str, ...]
   channels: int
   image_size: int
+  fingerprint: str
 
   def __len__(self) -> int:
     """Number of examples."""
@@ -124,8 +128,10 @@ class TfdsSource:
     self.class_names = tuple(features['label'].names)
     self.channels = channels
     self.image_size = height if height == width and height else 0
+    self.fingerprint = shards.sha256(builder.data_path / shards.NAME)
     self._data_dir = data_dir
     self._records = _open_records(builder, split)
+    self._files = builder.info.splits[split].file_instructions
 
   def __len__(self) -> int:
     return len(self._records)
@@ -139,7 +145,7 @@ class TfdsSource:
       raise errors.DataError(
         'record',
         f'{self.name}/{self.split}[{index}]',
-        f'unreadable ({error})',
+        f'unreadable in {self._file_of(index)} ({error})',
         'remove the data set and prepare it again',
       ) from error
     return self._example(index, record)
@@ -152,6 +158,13 @@ class TfdsSource:
     except Exception:
       return [self[index] for index in indices]  # Raises the error that names the example.
     return [self._example(index, r) for index, r in zip(indices, records, strict=True)]
+
+  def _file_of(self, index: int) -> str:
+    for part in self._files:
+      if index < part.take:
+        break
+      index -= part.take
+    return os.path.basename(part.filename)
 
   def _example(self, index: int, record: dict[str, Any]) -> Example:
     key = record.get('id', record.get('file_name'))
@@ -200,6 +213,7 @@ class FolderSource:
     self.class_names = listing.class_names
     self.paths = listing.paths
     self.labels = np.asarray(listing.labels, np.int32)
+    self.fingerprint = hashlib.sha256(os.fsencode('\0'.join(listing.paths))).hexdigest()
     self._root = os.path.expanduser(root)
 
   def __len__(self) -> int:

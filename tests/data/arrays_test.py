@@ -18,7 +18,7 @@ def png(pixels):
 
 
 class FakeSource:
-  name, split, class_names, channels = 'fake', 'train', ('a', 'b'), 3
+  name, split, class_names, channels, fingerprint = 'fake', 'train', ('a', 'b'), 3, 'f'
 
   def __init__(self, examples, image_size=0):
     self.examples = examples

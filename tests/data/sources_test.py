@@ -115,7 +115,8 @@ class TfdsSourceTest(parameterized.TestCase):
       content[len(content) // 4] ^= 1
       path.write_bytes(content)
       with self.assertRaisesRegex(
-        errors.DataError, r'record=digits/test\[\d+\]: unreadable .*remov'
+        errors.DataError,
+        r'record=digits/test\[\d+\]: unreadable in digits-test.array_record-0.* \(.*remov',
       ):
         arrays.load_arrays(sources.open_source('digits', 'test', copy))
 

@@ -1,0 +1,60 @@
+"""What a run checks before it compiles or decodes anything: devices, data, length, room."""
+
+from __future__ import annotations
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from bitnet_jax import assemble, workdir
+from bitnet_jax import config as config_lib
+
+_COUNTERS = 64  # Bytes of a state that are neither parameters nor averages nor the optimizer's.
+
+
+def check(config: ml_collections.ConfigDict, directory: str) -> None:
+  """Refuses what cannot train, in seconds.
+
+  Args:
+    config: validated.
+    directory: claimed work directory.
+
+  Raises:
+    ConfigError: batches or batch norm's group do not fit the devices, or the data the network.
+    DataError: a split is not there, or differs from its manifest.
+    StorageError: there is no room for the checkpoints.
+  """
+  config_lib.validate_devices(config, jax.device_count())
+  source = assemble.open_split(config, config.data.train_split)
+  assemble.open_split(config, config.data.test_split)
+  plan = assemble.make_plan(config, len(source))
+  model = assemble.make_model(config, len(source.class_names), '')
+  optimizer, _ = assemble.make_optimizer(config, plan)
+  size = config.data.image_size or source.image_size
+  keep = config.checkpoint
+  workdir.check_space(
+    directory,
+    state_bytes=state_bytes(model, optimizer, (size, size, source.channels)),
+    checkpoints=keep.keep_latest + keep.keep_best,
+  )
+
+
+def state_bytes(
+  model: nn.Module, optimizer: optax.GradientTransformation, image_shape: tuple[int, ...]
+) -> int:
+  """Size of a training state, from shapes alone.
+
+  Args:
+    model: maps images to logits.
+    optimizer: the optax chain.
+    image_shape: (height, width, channels).
+  """
+  images = jnp.zeros((1, *image_shape))
+  variables = jax.eval_shape(model.init, jax.random.key(0, impl='rbg'), images)
+  trees = variables, jax.eval_shape(optimizer.init, variables['params'])
+  leaves = jax.tree.leaves(trees)
+  return _COUNTERS + sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)

@@ -1,0 +1,69 @@
+"""A process that runs the training command on many command lines, each in a fork of its own.
+
+It has imported all that the command needs, so that a case takes milliseconds, and what it runs is
+the command itself, from `cli.run` to the exit code; only the training is replaced, by the checks
+that it begins with. Reads a JSON line, `[argument, ...]`, answers with one:
+`[exit code, stdout, stderr]`.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import types
+
+from bitnet_jax import assemble, cli, main
+from bitnet_jax import config as config_lib
+
+NUM_DEVICES = 2
+NUM_EXAMPLES = 50_000
+
+
+def train(config, workdir, *, allowed_changes):
+  del workdir, allowed_changes
+  config_lib.validate_devices(config, NUM_DEVICES)
+  plan = assemble.make_plan(config, NUM_EXAMPLES)
+  assemble.make_model(config, 10, 'batch')
+  assemble.make_optimizer(config, plan)
+  return {'error': 0.5, 'correct': 5, 'count': 10, 'train_seconds': 1, 'checkpoint': 'none'}
+
+
+def run_in_fork(argv, stdout, stderr):
+  child = os.fork()
+  if not child:
+    os.dup2(stdout.fileno(), 1)
+    os.dup2(stderr.fileno(), 2)
+    sys.argv = argv
+    code = 99  # No way to end that Python knows of.
+    try:
+      cli.run(main.main, argv)
+    except SystemExit as error:
+      code = error.code
+      if isinstance(code, str):  # As the interpreter does.
+        print(code, file=sys.stderr)
+        code = 1
+    finally:
+      sys.stdout.flush()
+      sys.stderr.flush()
+      os._exit(code or 0)
+  _, status = os.waitpid(child, 0)
+  return os.waitstatus_to_exitcode(status)
+
+
+def serve():
+  replaced = types.ModuleType('bitnet_jax.train')
+  replaced.train = train
+  sys.modules['bitnet_jax.train'] = replaced
+  sys.modules['bitnet_jax'].train = replaced
+  for line in sys.stdin:
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+      code = run_in_fork(['main.py', *json.loads(line)], stdout, stderr)
+      texts = []
+      for file in (stdout, stderr):
+        file.seek(0)
+        texts.append(file.read().decode(errors='replace'))
+    print(json.dumps([code, *texts]), flush=True)
+
+
+if __name__ == '__main__':
+  serve()
