@@ -1,6 +1,7 @@
 """Set before JAX is imported: many host devices, and compilation that does not optimise."""
 
 import os
+import tempfile
 
 from absl import flags
 
@@ -13,4 +14,7 @@ os.environ['XLA_FLAGS'] = ' '.join(
     '--xla_llvm_disable_expensive_passes=true',
   ]
 )
+# Compiled programs are shared by the processes of a run of the tests, and by nothing else.
+_CACHE = tempfile.TemporaryDirectory(prefix='bitnet_jax_tests_')
+os.environ['XDG_CACHE_HOME'] = _CACHE.name
 flags.FLAGS.mark_as_parsed()  # absltest's temporary directories ask for its flags.
