@@ -67,8 +67,8 @@ custom_call.plans.make = lambda name: Slow()
 shape = jax.ShapeDtypeStruct((64, 64), np.float32)
 @jax.jit
 def program(x):
-  [x] = custom_call.call('slow', [x @ x], [shape])
-  return custom_call.call('slow', [x], [shape])[0]
+  [x] = custom_call.call('slow f32', [x @ x], [shape])
+  return custom_call.call('slow f32', [x], [shape])[0]
 def main(_):
   x = program(np.ones((64, 64), np.float32))
   print('failed', flush=True)

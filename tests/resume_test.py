@@ -75,17 +75,20 @@ class EnvironmentTest(absltest.TestCase):
   def test_says_what_differs(self):
     before = {
       'packages': {'jax': '0.10.2', 'numpy': '2.4.6'},
+      'kernels': 'xla',
       'device_kind': 'cpu',
       'num_devices': 1,
       'num_processes': 1,
     }
-    now = before | {'packages': {'jax': '0.12.0', 'numpy': '2.4.6'}, 'num_devices': 2}
+    packages = {'jax': '0.12.0', 'numpy': '2.4.6'}
+    now = before | {'packages': packages, 'kernels': 'onednn', 'num_devices': 2}
     with contextlib.redirect_stderr(io.StringIO()) as stderr:
       resume.warn_of_changes(now, before)
     lines = stderr.getvalue().splitlines()
-    self.assertLen(lines, 2)
+    self.assertLen(lines, 3)
     self.assertIn('packages was jax 0.10.2, is jax 0.12.0: the same examples', lines[0])
-    self.assertIn('num_devices was 1, is 2', lines[1])
+    self.assertIn('kernels was xla, is onednn', lines[1])
+    self.assertIn('num_devices was 1, is 2', lines[2])
 
 
 if __name__ == '__main__':
