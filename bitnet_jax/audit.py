@@ -28,7 +28,8 @@ factor), `table2/nin` (a network that is quoted and not built here). The JSON ho
       measured: a list, one for each way of training, the closest to the paper's recipe first, of
         mean, std: percent, over the runs (std of the sample, null of one run)
         runs, seeds, epochs, workdirs
-        departures: fields of the configuration that differ from the paper's recipe
+        departures: fields of the configuration that differ from the paper's recipe, and the number
+          of test images where it is not that of the paper's split
     sentence: where no one convention gives both printed figures
     output_sizes (Table 3): paper, ours: sides of the feature maps
   golden: a list of the counts that have to be met: network, quantity, convention, expected, unit,
@@ -37,10 +38,12 @@ factor), `table2/nin` (a network that is quoted and not built here). The JSON ho
   claims: a list of ratios that the text states: section, claim, network, baseline, quantity,
     paper_percent, ours_percent, agrees
   unmatched_runs: runs that reproduce no row: workdir, network, data, seed, epochs, error and
-    train_error (percent, null if not recorded), departures
+    train_error and ten_crop_error (percent, null if not recorded), departures
 
 The CSV has a line for each figure, with the same names as columns; sizes there are whole numbers.
-The ten-crop errors are not part of a run's result and are never filled in.
+The ten-crop errors, and Table 7's training errors, are those that `evaluate --crops=10` and
+`evaluate --split=train` wrote for a run's last step; without the latter, the training error is the
+mean over the last epoch's augmented batches.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-r"""The benchmark command.
+"""The benchmark command.
 
-python -m bitnet_jax.benchmark --what=step --config=configs/cifar10_bitnet.py:4,3,4 \\
-  [--config.model.dtype=bfloat16] [--config.global_batch_size=64] \\
+python -m bitnet_jax.benchmark --what=step --config=configs/cifar10_bitnet.py:4,3,4
+  [--config.model.dtype=bfloat16] [--config.global_batch_size=64]
   [--against=torch [--torch_python=PYTHON] [--torch_compile=max-autotune]] [--json=FILE]
-python -m bitnet_jax.benchmark --what=input [--images=FOLDER_OR_TAR]
+python -m bitnet_jax.benchmark --what=input [--images=FOLDER_OR_TAR] [--json=FILE]
 
 What is measured: `step`, the bare training step; `infer`, the network applied to a batch; `loop`,
 the whole of a training run beside its bare steps; `compile`, from the start of a process to its
@@ -55,23 +55,28 @@ def main(argv: list[str]) -> None:
   if _WHAT.value == 'input':
     from bitnet_jax.benchmarks import input as input_benchmark
 
-    input_benchmark.run(_IMAGES.value)
+    line: dict[str, Any] = {'what': 'input', 'result': input_benchmark.run(_IMAGES.value)}
+    _finish(line)
     return
   if not _CONFIG.value:
     raise errors.ConfigError('config', '', 'required', 'give --config=configs/NAME.py')
   config_lib.validate(_CONFIG.value)
-  line = {'what': _WHAT.value, **_describe(_CONFIG.value), 'result': _measure(_CONFIG.value)}
-  from bitnet_jax.benchmarks import timing
+  _finish({'what': _WHAT.value, **_describe(_CONFIG.value), 'result': _measure(_CONFIG.value)})
+
+
+def _finish(line: dict[str, Any]) -> None:
+  """Adds the conditions to a result, prints it, and writes what the flags ask for."""
+  from bitnet_jax.benchmarks import table, timing
 
   line['conditions'] = timing.conditions()
   print(table.markdown([line]))
-  if _FIGURE.value and _WHAT.value == 'scaling':
-    from bitnet_jax.benchmarks import scaling_figure
-
-    scaling_figure.draw(line, _FIGURE.value)
   if _JSON.value:
     with open(_JSON.value, 'a', encoding='utf-8') as file:
       file.write(json.dumps(line) + '\n')
+  if _FIGURE.value and line['what'] == 'scaling':
+    from bitnet_jax.benchmarks import scaling_figure
+
+    scaling_figure.draw(line, _FIGURE.value)
 
 
 def _measure(config: Any) -> dict[str, Any]:

@@ -63,6 +63,7 @@ def evaluate(
     mean=config.data.mean,
     std=config.data.std,
     batch_size=config.eval.batch_size,
+    batch_field='batch_size',
     by_class=True,
   )
   values = run(parallel.replicate(network.variables))

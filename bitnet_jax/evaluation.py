@@ -26,6 +26,7 @@ def make_evaluator(
   mean: Sequence[float],
   std: Sequence[float],
   batch_size: int,
+  batch_field: str = 'config.eval.batch_size',
   by_class: bool = False,
   stop: Callable[[], bool] = lambda: False,
 ) -> Callable[[Tree], dict[str, Any]]:
@@ -37,6 +38,7 @@ def make_evaluator(
     mean: per channel, on the scale 0..255.
     std: per channel, on the scale 0..255.
     batch_size: examples of a batch, over all devices.
+    batch_field: what the user calls it.
     by_class: count for each class too.
     stop: asked between batches whether to give up.
 
@@ -54,9 +56,7 @@ def make_evaluator(
     donate=(2,),
   )
   num_devices = jax.device_count()
-  eval_step = memory.guard(
-    eval_step, 'config.eval.batch_size', batch_size, lambda size: size % num_devices == 0
-  )
+  eval_step = memory.guard(eval_step, batch_field, batch_size, lambda size: size % num_devices == 0)
   num_classes = len(feed.class_names) if by_class else 0
   read = 0  # Batches, over all evaluations: a stream goes round and round.
 

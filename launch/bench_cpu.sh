@@ -7,7 +7,7 @@
 #               it, nothing is compared.
 # images        photographs for the input benchmark; else it makes some of noise.
 #
-# Writes DIR/results.jsonl, DIR/tables.md, DIR/scaling.png and DIR/input.txt. PYTHON and VENV choose the interpreter and
+# Writes DIR/results.jsonl, DIR/tables.md and DIR/scaling.png. PYTHON and VENV choose the interpreter and
 # the environment (launch/environment.sh).
 set -euo pipefail
 # shellcheck source=launch/environment.sh
@@ -62,5 +62,5 @@ measure loop cifar10_bitnet.py:4,3,4 bfloat16 64 --rounds=8
 measure compile cifar10_bitnet.py:4,3,4 float32 64
 measure memory cifar10_bitnet.py:4,3,4 float32 64
 measure scaling cifar10_bitnet.py:4,3,1 float32 64 --rounds=5 --figure="$output/scaling.png"
-"$python" -m bitnet_jax.benchmark --what=input ${images:+--images="$images"} >"$output/input.txt"
+"$python" -m bitnet_jax.benchmark --what=input ${images:+--images="$images"} --json="$output/results.jsonl" >/dev/null
 "$python" -m bitnet_jax.benchmark --table="$output/results.jsonl" | tee "$output/tables.md"

@@ -15,7 +15,9 @@ from absl.testing import absltest, parameterized
 from bitnet_jax import config as config_lib
 from bitnet_jax import errors, models
 from bitnet_jax.analysis import counts, networks
-from bitnet_jax.benchmarks import against_torch, infer, loop, network, scaling, step, table, timing
+from bitnet_jax.benchmarks import against_torch, infer,
+from bitnet_jax.benchmarks import input as input_benchmark
+from bitnet_jax.benchmarks import loop, network, scaling, step, table, timing
 
 ROOT = pathlib.Path(__file__).parent.parent
 NO_TORCH = importlib.util.find_spec('torch') is None
@@ -126,6 +128,21 @@ class CommandTest(absltest.TestCase):
     done = run_command('--what=loop')
     self.assertEqual(done.returncode, 2)
     self.assertIn('config=: required', done.stderr)
+
+
+class InputTest(absltest.TestCase):
+  def test_command_writes_a_line_and_its_table(self):
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    for seed in range(4):
+      (folder / f'{seed}.jpg').write_bytes(input_benchmark._noise(seed))
+    path = folder / 'lines.jsonl'
+    done = run_command('--what=input', f'--images={folder}', f'--json={path}')
+    self.assertEqual(done.returncode, 0, done.stderr)
+    line = json.loads(path.read_text())
+    self.assertEqual(line['result']['images'], '4 photographs')
+    for rate in (*line['result']['decoding'].values(), line['result']['resident']):
+      self.assertGreater(rate, 0)
+    self.assertIn('| ours: decode, crop |', done.stdout)
 
 
 class MeasureTest(absltest.TestCase):

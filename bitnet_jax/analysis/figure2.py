@@ -4,7 +4,8 @@
 
 A directory is a run's, finished or not, or a folder of runs; `launch/figure2.sh` trains the nine
 networks of the paper. Runs of one network that differ in their seed make one line, the mean, in a
-band of one standard deviation. Runs on different data sets get panels of their own.
+band of one standard deviation. Runs on different data sets, or with different recipes, get panels
+of their own; a run that has finished no epoch is left out.
 
 Source:
   Section 4.4. The paper leaves open what is averaged: here, over the epoch's steps, the L2 norm of
@@ -41,7 +42,7 @@ _STYLES: dict[Network, dict[str, Any]] = {
   )
 }
 
-# Data set, network: a curve for each run.
+# Title of a panel, network: a curve for each run.
 Norms = dict[str, dict[Network, list[Curve]]]
 
 
@@ -52,22 +53,41 @@ def read(directories: Sequence[str]) -> Norms:
     directories: of runs, or folders of them.
 
   Raises:
-    DataError: there is no run in one of them, or one has not finished an epoch.
+    DataError: there is no run in one of them, or none has finished an epoch.
   """
-  found: Norms = {}
+  found: dict[tuple[str, tuple[str, ...]], dict[Network, list[Curve]]] = {}
   for directory in directories:
     path = pathlib.Path(directory)
     inside = sorted(file.parent for file in path.glob('*/metrics.jsonl'))
     for workdir in [path] if (path / 'metrics.jsonl').exists() or not inside else inside:
       curve = rows.select(rows.read_rows(str(workdir)), 'epoch', FIELD)
       if not curve.epochs:
-        raise errors.DataError(
-          'workdir', workdir, 'has finished no epoch', 'train further, or leave it out'
-        )
+        continue
       config = measured.read_config(str(workdir))
-      networks = found.setdefault(config['data']['name'], {})
+      networks = found.setdefault((_data(config), _recipe(config)), {})
       networks.setdefault(measured.network_of(config['model']), []).append(curve)
-  return found
+  if not found:
+    problem = 'no run there has finished an epoch'
+    raise errors.DataError('workdir', ', '.join(directories), problem, 'train further')
+  data = [name for name, _ in found]
+  return {
+    ', '.join([name, *recipe]) if data.count(name) > 1 else name: networks
+    for (name, recipe), networks in found.items()
+  }
+
+
+def _data(config: Mapping[str, Any]) -> str:
+  """The data set's name; a folder's with that of the directory."""
+  data = config['data']
+  return (
+    f'folder {pathlib.PurePath(data["dir"]).name}' if data['name'] == 'folder' else data['name']
+  )
+
+
+def _recipe(config: Mapping[str, Any]) -> tuple[str, ...]:
+  """What sets a run apart from another of its network: not how long it was trained."""
+  departures = measured.departures(config)
+  return tuple(field for field in departures if not field.startswith('num_epochs='))
 
 
 def mean_and_spread(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -20,6 +20,8 @@ _FREE = (
   'data.verify', 'eval.batch_size', 'eval.every_epochs',
 )  # fmt: skip
 _FREE_SECTIONS = ('checkpoint', 'log')
+# Images of the test splits that the paper's errors are of.
+_TEST_IMAGES = {paper.CIFAR10: 10000, paper.CIFAR100: 10000, paper.SINGLE_CROP: 50000}
 _SIZES = ('name', 'width', 'tree_depth', 'num_blocks', 'width_factor')
 
 
@@ -34,8 +36,11 @@ class Run:
     seed: of the run.
     epochs: trained.
     error: of the test split, in percent.
-    train_error: mean over the last epoch's batches, augmented, in percent; None if not recorded.
-    departures: fields that differ from the paper's recipe, as 'field=value'.
+    train_error: of the training split as `evaluate --split=train` found it, else the mean over the
+      last epoch's batches, augmented; in percent, None if there is neither.
+    ten_crop_error: of the test split as `evaluate --crops=10` found it, in percent, or None.
+    departures: fields that differ from the paper's recipe, as 'field=value', and 'test
+      images=COUNT' of a split that is not the paper's.
   """
 
   workdir: str
@@ -45,12 +50,15 @@ class Run:
   epochs: float
   error: float
   train_error: float | None
+  ten_crop_error: float | None
   departures: tuple[str, ...]
 
   def value(self, cell: str) -> float | None:
     """The error of a cell of a table, in percent; None where this run has none for it."""
     if cell == paper.CIFAR100_TRAIN and self.data == 'cifar100':
       return self.train_error
+    if cell == paper.TEN_CROP and self.data == paper.SINGLE_CROP:
+      return self.ten_crop_error
     return self.error if cell == self.data else None
 
   def describe(self) -> dict[str, Any]:
@@ -93,6 +101,10 @@ def read(workdir: str) -> Run:
     train = rows.select(rows.read_rows(workdir), 'epoch', 'error', scale=100).values
   except errors.DataError:
     train = []
+  split = config['data']['train_split']
+  exact_train = _evaluation(workdir, split, 1, final['step'])
+  expected = _TEST_IMAGES.get(config['data']['name'], final['count'])
+  other = () if final['count'] == expected else (f'test images={final["count"]}',)
   return Run(
     workdir=workdir,
     network=network_of(config['model']),
@@ -100,9 +112,24 @@ def read(workdir: str) -> Run:
     seed=config['seed'],
     epochs=final['epoch'],
     error=100 * (final['count'] - final['correct']) / final['count'],
-    train_error=train[-1] if train else None,
-    departures=departures(config),
+    train_error=train[-1] if train and exact_train is None else exact_train,
+    ten_crop_error=_evaluation(workdir, final['split'], 10, final['step']),
+    departures=(*departures(config), *other),
   )
+
+
+def _evaluation(workdir: str, split: str, crops: int, step: int) -> float | None:
+  """Error in percent that `evaluate` wrote down of a split at a step; None if it did not."""
+  for path in sorted(pathlib.Path(workdir, 'evaluation').glob('*.json')):
+    try:
+      found = json.loads(path.read_text(encoding='utf-8'))
+      if (found['split'], found['crops'], found['step']) == (split, crops, step):
+        return 100 * (found['count'] - found['correct']) / found['count']
+    except (ValueError, KeyError, TypeError) as error:
+      raise errors.DataError(
+        'evaluation', path, f'cannot be read ({error!r})', 'delete it and evaluate again'
+      ) from None
+  return None
 
 
 def read_config(workdir: str) -> dict[str, Any]:

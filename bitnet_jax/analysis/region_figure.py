@@ -104,7 +104,7 @@ def _mark_peak(panel: axes.Axes, points: Sequence[tuple[float, float, int]], col
   """Marks where a bound is greatest, unless it grows to the end."""
   top = max(value for _, value, _ in points)
   peaks = [point for point in points if math.isclose(point[1], top)]
-  if peaks[-1] is points[-1]:
+  if len(peaks) == 1 and peaks[0] is points[-1]:
     return
   for size, value, _ in peaks:
     panel.plot(size, value, color=colour, marker='*', markersize=10, linestyle='')

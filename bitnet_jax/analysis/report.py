@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from matplotlib import figure
 
-from bitnet_jax import records
+from bitnet_jax import errors, records
 from bitnet_jax.analysis import (
   curves,
   figure1,
@@ -79,7 +79,10 @@ def _figures(runs: Sequence[measured.Run], folder: pathlib.Path) -> Iterator[tup
     note = '<p>No runs were given: name finished ones with <code>--measured=DIR</code>.</p>'
     yield 'Figure 2: gradients', note
     return
-  shown = _figure(folder, 'figure2', figure2.draw(figure2.read(workdirs)), _GRADIENTS)
+  try:
+    shown = _figure(folder, 'figure2', figure2.draw(figure2.read(workdirs)), _GRADIENTS)
+  except errors.DataError as error:
+    shown = f'<p>{html.escape(str(error))}</p>'
   yield 'Figure 2: gradients', shown
   yield 'Learning curves', ''.join(_learning_curves(workdirs, folder))
 

@@ -146,7 +146,7 @@ def _within(shown: Sequence[Point]) -> tuple[list[Point], list[Point]]:
 
 def _note(panel: axes.Axes, beyond: Sequence[Point]) -> None:
   """Says which points lie above the panel."""
-  lines_ = [f'{point.label}: {point.error:.1f} %' for point in beyond]
+  lines_ = [f'{point.family} {point.label}: {point.error:.1f} %' for point in beyond]
   if lines_:
     text = '\n'.join(['measured here, above the plot:', *lines_])
     panel.text(0.98, 0.98, text, transform=panel.transAxes, ha='right', va='top', fontsize=8)
@@ -172,7 +172,7 @@ def _draw_panel(panel: axes.Axes, shown: Sequence[Point]) -> None:
 def _marker(point: Point) -> dict[str, Any]:
   colour, marker, _ = _FAMILIES[point.family]
   style = {'color': colour, 'linestyle': '', 'markeredgecolor': 'white', 'markeredgewidth': 0.6}
-  star = {'marker': '*', 'markersize': 11}
+  star = {'marker': '*', 'markersize': 11, 'zorder': 3}
   return {**style, **(star if point.is_ours else {'marker': marker, 'markersize': 6})}
 
 

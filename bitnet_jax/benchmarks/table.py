@@ -125,11 +125,32 @@ def _scaling(lines: Sequence[dict[str, Any]]) -> str:
   return '\n\n'.join(parts)
 
 
+def _input(lines: Sequence[dict[str, Any]]) -> str:
+  return '\n\n'.join(_input_of(line['result']) for line in lines)
+
+
+def _input_of(result: dict[str, Any]) -> str:
+  rates, workers = result['decoding'], result['stream']
+  rows = [
+    [f'{name}: decode, crop', f'{rate:,.0f}', f'{rate / rates["Pillow"]:.2f} x Pillow']
+    for name, rate in rates.items()
+  ]
+  one = next(iter(workers.values()))['clock']
+  for number, rate in workers.items():
+    clock = f'{rate["clock"]:,.0f} by the clock, {rate["clock"] / one:.2f} x'
+    rows.append([f'stream, {number} worker(s)', f'{rate["core"]:,.0f}', clock])
+  share = rates['ours'] / result['handing_over']
+  handing = ['handing over', f'{result["handing_over"]:,.0f}', f'{share:.1%} of decode and crop']
+  resident = ['resident, CIFAR, augmented', f'{result["resident"]:,.0f}', '']
+  return _table([result['images'], 'images/s a core', ''], [*rows, handing, resident])
+
+
 _COLUMNS = {
   'step': _steps,
   'infer': _inference,
   'loop': _loop,
   'compile': _compile,
   'memory': _memory,
+  'input': _input,
   'scaling': _scaling,
 }

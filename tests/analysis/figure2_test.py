@@ -81,12 +81,31 @@ class FigureTest(parameterized.TestCase):
     # The colour and the dashes alone tell them apart, where markers are far between.
     self.assertLen({look[:2] for look in looks}, 9)
 
-  def test_a_run_without_a_whole_epoch_is_named(self):
-    workdir = make_run(self.folder, 'a')
+  def _cut_short(self, name):
+    workdir = make_run(self.folder, name)
     row = {'kind': 'train', 'epoch': 0.5, 'loss': 1.0}
     pathlib.Path(workdir, 'metrics.jsonl').write_text(json.dumps(row) + '\n')
-    with self.assertRaisesRegex(errors.DataError, f'workdir={workdir}: has finished no epoch'):
+
+  def test_a_run_without_a_whole_epoch_is_left_out(self):
+    self._cut_short('a')
+    with self.assertRaisesRegex(errors.DataError, 'workdir=.*: no run there has finished an epoch'):
       figure2.read([self.folder])
+    make_run(self.folder, 'b')
+    self.assertLen(_lines(figure2.draw(figure2.read([self.folder]))), 1)
+
+  def test_only_seeds_are_averaged(self):
+    for name, folder, rate in (('a', '/x/cats', 0.1), ('b', '/x/dogs', 0.1), ('c', '/x/dogs', 0.2)):
+      fields = {'data.name': 'folder', 'data.dir': folder, 'optim.learning_rate': rate}
+      make_run(self.folder, name, **fields)
+    found = figure2.read([self.folder])
+    titles = sorted(found)
+    self.assertLen(titles, 3)
+    self.assertEqual(titles[0], 'folder cats')
+    self.assertStartsWith(titles[1], 'folder dogs')
+    self.assertIn('optim.learning_rate=0.2', titles[2])
+    self.assertEqual(
+      [len(curves) for panel in found.values() for curves in panel.values()], [1] * 3
+    )
 
   def test_names_are_those_of_the_legend_in_print(self):
     self.assertEqual(figure2.label(networks.bitnet(4, 2, 6)), 'b(4,2,6)-38')

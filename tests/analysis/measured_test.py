@@ -8,7 +8,7 @@ from absl.testing import absltest, parameterized
 
 from bitnet_jax import config as config_lib
 from bitnet_jax import errors
-from bitnet_jax.analysis import measured, networks, paper, tables
+from bitnet_jax.analysis import measured, networks, paper, result, tables
 
 
 def make_run(folder, name, sizes=(4, 6, 2), correct=9500, **overrides):
@@ -83,6 +83,38 @@ class MeasuredTest(parameterized.TestCase):
   def test_training_error_is_the_last_epochs(self):
     make_run(self.folder, 'a', **{'data.name': 'cifar100'})
     self.assertEqual(self._cell(paper.CIFAR100_TRAIN)[0]['mean'], 12.5)
+
+  def _evaluated(self, workdir, name, **fields):
+    folder = pathlib.Path(workdir, 'evaluation')
+    folder.mkdir(exist_ok=True)
+    (folder / f'{name}.json').write_text(json.dumps(fields))
+
+  def test_evaluations_of_the_last_step_are_taken(self):
+    workdir = make_run(self.folder, 'a', **{'data.name': 'cifar100'})
+    step = result.read(workdir)['step']
+    found = {'crops': 1, 'count': 1000, 'correct': 990}
+    self._evaluated(workdir, 'early', split='train', step=step - 1, **(found | {'correct': 1}))
+    self.assertEqual(self._cell(paper.CIFAR100_TRAIN)[0]['mean'], 12.5)
+    self._evaluated(workdir, 'train', split='train', step=step, **found)
+    self.assertEqual(self._cell(paper.CIFAR100_TRAIN)[0]['mean'], 1.0)
+
+  def test_ten_crops(self):
+    workdir = make_run(self.folder, 'a', **{'data.name': 'imagenet2012'})
+    run = measured.read(workdir)
+    self.assertIsNone(run.value(paper.TEN_CROP))
+    final = result.read(workdir)
+    found = {'split': final['split'], 'crops': 10, 'step': final['step']}
+    self._evaluated(workdir, 'ten', **found, count=50000, correct=40000)
+    self.assertEqual(measured.read(workdir).value(paper.TEN_CROP), 20.0)
+    self._evaluated(workdir, 'ten', split='train')
+    with self.assertRaisesRegex(errors.DataError, 'evaluation=.*ten.json: cannot be read'):
+      measured.read(workdir)
+
+  def test_a_part_of_the_test_images_is_a_departure(self):
+    workdir = make_run(self.folder, 'a')
+    path = pathlib.Path(workdir, 'result.json')
+    path.write_text(json.dumps(json.loads(path.read_text()) | {'count': 50, 'correct': 49}))
+    self.assertEqual(measured.read(workdir).departures, ('test images=50',))
 
   def test_recipe_of_cifar_100_is_no_departure_there(self):
     recipe = paper.RECIPES['cifar100']

@@ -15,10 +15,15 @@ class RegionCountsTest(parameterized.TestCase):
     for row in COUNTS.values():
       self.assertLen(row, len(region_counts.SEEDS))
 
-  def test_quickest_count_again(self):
-    seed = min(region_counts.SEEDS, key=lambda seed: COUNTS['bitnet', 1][seed])
-    found = region_counts.count('bitnet', 1, region_counts.SEEDS[seed])
-    self.assertEqual((found.linear, found.activation), COUNTS['bitnet', 1][seed])
+  # The quickest ones of a chain, and of trees; in the last the two counts differ.
+  @parameterized.parameters(('conventional', 1), ('bitnet', 2), ('bitnet', 5))
+  def test_quickest_counts_again(self, family, depth):
+    row = COUNTS[family, depth]
+    differs = depth == 5
+    seeds = [i for i, (linear, patterns) in enumerate(row) if not differs or linear != patterns]
+    seed = min(seeds, key=lambda seed: row[seed])
+    found = region_counts.count(family, depth, region_counts.SEEDS[seed])
+    self.assertEqual((found.linear, found.activation), row[seed])
 
   def test_blocks_of_depth_one_are_the_same_network(self):
     self.assertEqual(COUNTS['bitnet', 1], COUNTS['conventional', 1])
