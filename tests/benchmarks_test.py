@@ -15,9 +15,8 @@ from absl.testing import absltest, parameterized
 from bitnet_jax import config as config_lib
 from bitnet_jax import errors, models
 from bitnet_jax.analysis import counts, networks
-from bitnet_jax.benchmarks import against_torch, infer,
+from bitnet_jax.benchmarks import against_torch, infer, loop, network, scaling, step, table, timing
 from bitnet_jax.benchmarks import input as input_benchmark
-from bitnet_jax.benchmarks import loop, network, scaling, step, table, timing
 
 ROOT = pathlib.Path(__file__).parent.parent
 NO_TORCH = importlib.util.find_spec('torch') is None

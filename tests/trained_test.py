@@ -1,5 +1,6 @@
 """Loading what a run left, and starting another from it."""
 
+import contextlib
 import json
 import pathlib
 import shutil
@@ -9,7 +10,7 @@ import jax
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from bitnet_jax import config, errors, trained
+from bitnet_jax import checkpoint, config, errors, resume, trained
 from bitnet_jax.data import prepared
 from tests import fake_run
 
@@ -95,6 +96,17 @@ class TrainedTest(parameterized.TestCase):
     )
     self.assert_trees_equal(batch_stats, old.batch_stats)
     self.assertTrue((params['stem_conv']['kernel'] != new.params['stem_conv']['kernel']).any())
+
+  def test_a_new_run_starts_from_it(self):
+    made = fake_run.make_config(self.data_dir, init_from=f'{self.workdir}/checkpoints/2')
+    old, new = self.states[1], self.states[0]
+    folder = self.create_tempdir().full_path
+    with contextlib.closing(checkpoint.Checkpoints(folder)) as none_yet:
+      state, _ = resume.restore(none_yet, made, new, environment={}, data={}, allowed=())
+    self.assert_trees_equal(state.params['stem_conv'], old.params['stem_conv'])
+    self.assert_trees_equal(state.params['head'], new.params['head'])
+    self.assert_trees_equal(state.batch_stats, old.batch_stats)
+    self.assertEqual(state.step, 0)
 
   def test_transplant_of_other_sizes(self):
     wrong = {**self.states[0].params, 'stem_conv': {'kernel': np.zeros((3, 3, 3, 16))}}
