@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -12,7 +13,7 @@ import ml_collections
 import optax
 
 from bitnet_jax import errors, models, onednn, optim
-from bitnet_jax.data import arrays, sources
+from bitnet_jax.data import arrays, augment, sources
 
 # A split that is resident lies on every device: 2 GiB holds any small set with room to spare.
 MAX_RESIDENT_BYTES = 2 * 2**30
@@ -159,3 +160,16 @@ def make_optimizer(
     reset_momentum_steps=optim.drop_steps(resets, plan.steps_per_epoch),
   )
   return optimizer, schedule
+
+
+def make_augment(config: ml_collections.ConfigDict) -> Callable[..., jax.Array]:
+  """The augmentation of a configuration, a `steps.AugmentBatch` with the run's seed bound in."""
+  transform = augment.make_train_augment(
+    mean=config.data.mean, std=config.data.std, **config.augment
+  )
+
+  def augment_batch(images: jax.Array, step: jax.Array, positions: jax.Array) -> jax.Array:
+    keys = augment.example_keys(jax.random.key(config.seed), step, positions)
+    return transform(images, keys)
+
+  return augment_batch

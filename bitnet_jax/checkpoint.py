@@ -1,9 +1,10 @@
 """Checkpoints with Orbax: the newest few and the best, saved in the background, verified.
 
 A step's checkpoint holds the training state and a JSON record (configuration, progress). States
-are NumPy trees, which every process of a run can hold. Beside each step lies a SHA-256 manifest,
-`manifests/STEP.json`, written when the step is complete; a step that does not match it is set aside
-in `damaged/` before Orbax opens anything, and the one before it is used.
+are NumPy trees. Of several processes the first alone opens, reads and writes checkpoints. Beside
+each step lies a SHA-256 manifest, `manifests/STEP.json`, written when the step is complete; a step
+that does not match it is set aside in `damaged/` before Orbax opens anything, and the one before it
+is used.
 """
 
 from __future__ import annotations
@@ -26,6 +27,15 @@ Tree = Any
 
 # Ranks below every evaluated checkpoint. Orbax loses the best one when a metric is missing or NaN.
 NOT_EVALUATED = 2.0
+
+
+def options_of_first() -> ocp.options.MultiprocessingOptions:
+  """Has Orbax work in this process, the first, without waiting for the others."""
+  if jax.process_count() == 1:
+    return ocp.options.MultiprocessingOptions()
+  return ocp.options.MultiprocessingOptions(
+    primary_host=0, active_processes={0}, barrier_sync_key_prefix='first'
+  )
 
 
 def _accuracy(metrics: dict[str, float]) -> float:
@@ -64,9 +74,9 @@ class Checkpoints:
     self._workdir = pathlib.Path(workdir).absolute()
     self.directory = self._workdir / 'checkpoints'
     self._manifests = self._workdir / 'manifests'
-    if jax.process_index() == 0:
-      self._set_damaged_aside()
-      self._manifests.mkdir(parents=True, exist_ok=True)
+    self._set_damaged_aside()
+    self._manifests.mkdir(parents=True, exist_ok=True)
+    self.directory.mkdir(exist_ok=True)
     policies: list[Any] = [checkpoint_managers.LatestN(max(keep_latest, 2))]
     if keep_best:
       policies.append(checkpoint_managers.BestN(get_metric_fn=_accuracy, n=keep_best))
@@ -76,6 +86,8 @@ class Checkpoints:
       preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
       enable_async_checkpointing=True,
       cleanup_tmp_directories=True,
+      create=False,
+      multiprocessing_options=options_of_first(),
     )
     self._manager = ocp.CheckpointManager(self.directory, options=options)
     self._identity = self.directory.stat().st_ino
@@ -239,8 +251,6 @@ class Checkpoints:
       self._fault = fault
 
   def _write_manifests(self) -> None:
-    if jax.process_index() != 0:
-      return
     self._check_directory()
     steps = self._steps_on_disk()
     for step in steps:

@@ -43,6 +43,7 @@ def run(
   argv: Sequence[str] | None = None,
   *,
   takes_arguments: bool = False,
+  end: Callable[[int, str], NoReturn] | None = None,
 ) -> NoReturn:
   """Parses the flags, calls `main` and ends the process.
 
@@ -51,6 +52,8 @@ def run(
       absl's `app.run` passes them. What it returns is the exit code; None is 0.
     argv: the command line, `sys.argv` if None.
     takes_arguments: whether arguments that are no flags are allowed.
+    end: ends the process after a fault, given the exit code and the line that was printed; None
+      for `sys.exit`.
 
   Raises:
     SystemExit: always, with the exit code.
@@ -81,14 +84,16 @@ def run(
   try:
     app.run(guarded, argv, flags_parser=_parse)
   except KeyboardInterrupt:
-    _end('bitnet_jax: interrupted', _INTERRUPTED, argv)
+    _end('bitnet_jax: interrupted', _INTERRUPTED, argv, end)
   except BrokenPipeError:
     # The reader of our output (head, less) has gone; nobody is left to tell.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if end:
+      end(_BROKEN_PIPE, 'stdout: nobody reads it any more; keep its reader')
     sys.exit(_BROKEN_PIPE)
   except Exception as error:
     user_error = as_user_error(error)
-    _end(f'bitnet_jax: error: {user_error}', user_error.exit_code, argv)
+    _end(f'bitnet_jax: error: {user_error}', user_error.exit_code, argv, end)
   sys.exit(0)
 
 
@@ -123,11 +128,19 @@ def _debugs(argv: Sequence[str]) -> bool:
   return any(_DEBUG.fullmatch(argument) for argument in argv)
 
 
-def _end(line: str, exit_code: int, argv: Sequence[str]) -> NoReturn:
+def _end(
+  line: str,
+  exit_code: int,
+  argv: Sequence[str],
+  end: Callable[[int, str], NoReturn] | None,
+) -> NoReturn:
   if _debugs(argv):
     traceback.print_exc()
   sys.stdout.flush()
-  print(' '.join(line.split()), file=sys.stderr, flush=True)
+  line = ' '.join(line.split())
+  print(line, file=sys.stderr, flush=True)
+  if end:
+    end(exit_code, line)
   sys.exit(exit_code)
 
 

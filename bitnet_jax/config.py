@@ -44,9 +44,7 @@ class Field:
 
 FIELDS: tuple[Field, ...] = (
   Field('seed', 0, 'seed of initialisation, data order and augmentation', 0, 2**31 - 1),
-  Field(
-    'num_epochs', 200.0, 'passes over the training split; a fraction stops within one', 0.0, 1e5
-  ),
+  Field('num_epochs', 200.0, 'passes over the training split, or a fraction of one', 0.0, 1e5),
   Field('global_batch_size', 128, 'examples of a step, over all devices', 1, 2**20),
   Field(
     'init_from',
@@ -181,14 +179,15 @@ FIELDS: tuple[Field, ...] = (
     8192,
   ),
   Field('eval.every_epochs', 1, 'epochs between evaluations; 0: at the end alone', 0, 10**5),
-  Field(
-    'checkpoint.every_steps', 0, 'steps between checkpoints; 0: at the end of epochs', 0, 10**9
-  ),
+  Field('checkpoint.every_steps', 0, 'steps between them; 0: at the end of epochs', 0, 10**9),
   Field('checkpoint.every_epochs', 1, 'epochs between checkpoints; 0: at the end alone', 0, 10**5),
-  Field(
-    'checkpoint.keep_latest', 2, 'newest kept; one has to stand while one is written', 2, 10**4
-  ),
+  Field('checkpoint.keep_latest', 2, 'newest kept; one stands while one is written', 2, 10**4),
   Field('checkpoint.keep_best', 1, 'checkpoints of least test error kept beside them', 0, 10**4),
+  # Ends that nobody else would notice; see also data.timeout_seconds. First steps, which compile,
+  # may take ten times as long.
+  Field('watch.stall_seconds', 120.0, 'longest time without a step; 0: no limit', 0.0, 1e6),
+  Field('watch.peer_seconds', 30.0, 'a process silent for so long is lost', 1.0, 1e5),
+  Field('watch.join_seconds', 120.0, 'longest wait for all processes to start', 1.0, 1e5),
   Field('log.every_steps', 50, 'steps between training metrics', 1, 10**9),
   Field('log.tensorboard', True, 'write TensorBoard events beside metrics.jsonl'),
 )

@@ -29,6 +29,7 @@ def make_evaluator(
   batch_field: str = 'config.eval.batch_size',
   by_class: bool = False,
   stop: Callable[[], bool] = lambda: False,
+  moved: Callable[[], None] = lambda: None,
 ) -> Callable[[Tree], dict[str, Any]]:
   """Compiles and reads nothing yet.
 
@@ -41,6 +42,7 @@ def make_evaluator(
     batch_field: what the user calls it.
     by_class: count for each class too.
     stop: asked between batches whether to give up.
+    moved: called as batches are done.
 
   Returns:
     `evaluate(variables)`, of replicated 'params' and 'batch_stats', which gives 'loss' in nats,
@@ -70,9 +72,15 @@ def make_evaluator(
       read += 1
       if number % _RUN_AHEAD == 0:
         jax.block_until_ready(carry)
+        moved()
     return summarize(parallel.read_back(carry['sums']))
 
   return evaluate
+
+
+def variables_of(state: steps.TrainState) -> Tree:
+  """What the network is applied with."""
+  return {'params': state.params, 'batch_stats': state.batch_stats}
 
 
 def summarize(sums: dict[str, np.ndarray]) -> dict[str, Any]:

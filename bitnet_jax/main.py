@@ -2,17 +2,22 @@
 
 python -m bitnet_jax.main --config=configs/digits_bitnet.py --workdir=runs/digits
 
-Run it again to go on from the last checkpoint. Any field of the configuration can be overridden:
+Run it again to go on from the last checkpoint. On several machines, start it on each of them with
+--coordinator_address=HOST:PORT --num_processes=N --process_id=I; on this machine alone, see
+launch/local_cluster.sh. Any field of the configuration can be overridden:
 --config.optim.learning_rate=0.05. All fields, with defaults and units, stand in
 bitnet_jax/config.py.
 """
 
 from __future__ import annotations
 
+import contextlib
+
+import ml_collections
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from bitnet_jax import cli, errors, stop
+from bitnet_jax import cli, cluster, errors, stop, watchdog
 from bitnet_jax import config as config_lib
 from bitnet_jax.workdir import Claim
 
@@ -21,6 +26,16 @@ _ALLOWED = flags.DEFINE_multi_string(
   'allow_config_change', [], 'Field, as optim.learning_rate, that may differ from the checkpoint.'
 )
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where the run keeps all it writes.')
+_COORDINATOR = flags.DEFINE_string(
+  'coordinator_address',
+  '',
+  'HOST:PORT of process 0 of several; auto: ask Slurm, Open MPI, Kubernetes or the TPU pod.',
+)
+_NUM_PROCESSES = flags.DEFINE_integer('num_processes', 0, 'How many; 0: as found with auto.')
+_PROCESS_ID = flags.DEFINE_integer('process_id', -1, 'Of this one, from 0; -1: as found with auto.')
+_BIND = flags.DEFINE_string(
+  'coordinator_bind_address', '', "Where process 0 listens; '': at the coordinator's address alone."
+)
 
 
 def main(_: list[str]) -> int:
@@ -37,19 +52,37 @@ def main(_: list[str]) -> int:
   allowed = [name.removeprefix('config.') for name in _ALLOWED.value]
   check_allowed(allowed)
   stop.listen()
-  with Claim(workdir):
-    # Each is loaded no sooner than it has to be: the next one takes three times as long.
-    from bitnet_jax.data import sources
+  with watchdog.Watchdog(config.watch.stall_seconds) as watch, member(config, watch):
+    alone = not _COORDINATOR.value
+    with Claim(workdir) if alone or cluster.is_first() else contextlib.nullcontext():
+      # Each is loaded no sooner than it has to be: the next one takes three times as long.
+      from bitnet_jax.data import sources
 
-    sources.check_there(config.data.name, config.data.dir)
-    from bitnet_jax import train
+      sources.check_there(config.data.name, config.data.dir)
+      from bitnet_jax import train
 
-    result = train.train(config, workdir, allowed_changes=allowed)
-  print(
-    f'test error {result["error"]:.2%} ({result["correct"]}/{result["count"]} right), '
-    f'{result["train_seconds"]:.0f} s of training, checkpoint {result["checkpoint"]}'
-  )
+      result = train.train(config, workdir, watch=watch, allowed_changes=allowed)
+  if result:
+    print(
+      f'test error {result["error"]:.2%} ({result["correct"]}/{result["count"]} right), '
+      f'{result["train_seconds"]:.0f} s of training, checkpoint {result["checkpoint"]}'
+    )
   return 0
+
+
+def member(
+  config: ml_collections.ConfigDict, watch: watchdog.Watchdog
+) -> contextlib.AbstractContextManager[None]:
+  """The cluster that the flags name, watched by `watch`."""
+  return cluster.member(
+    _COORDINATOR.value,
+    _NUM_PROCESSES.value,
+    _PROCESS_ID.value,
+    bind_address=_BIND.value,
+    join_seconds=config.watch.join_seconds,
+    peer_seconds=config.watch.peer_seconds,
+    watch=watch,
+  )
 
 
 def check_allowed(names: list[str]) -> None:
@@ -63,4 +96,4 @@ def check_allowed(names: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  cli.run(main)
+  cli.run(main, end=cluster.end)

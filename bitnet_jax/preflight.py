@@ -16,12 +16,12 @@ from bitnet_jax import config as config_lib
 _COUNTERS = 64  # Bytes of a state that are neither parameters nor averages nor the optimizer's.
 
 
-def check(config: ml_collections.ConfigDict, directory: str) -> None:
+def check(config: ml_collections.ConfigDict, directory: str | None) -> None:
   """Refuses what cannot train, in seconds.
 
   Args:
     config: validated.
-    directory: claimed work directory.
+    directory: claimed work directory; None in a process that leaves it to the first.
 
   Raises:
     ConfigError: batches or batch norm's group do not fit the devices, or the data the network.
@@ -31,6 +31,8 @@ def check(config: ml_collections.ConfigDict, directory: str) -> None:
   config_lib.validate_devices(config, jax.device_count())
   source = assemble.open_split(config, config.data.train_split)
   assemble.open_split(config, config.data.test_split)
+  if directory is None:
+    return
   plan = assemble.make_plan(config, len(source))
   model = assemble.make_model(config, len(source.class_names), '')
   optimizer, _ = assemble.make_optimizer(config, plan)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from tqdm import tqdm
 
@@ -63,6 +64,15 @@ class Progress:
     epochs = self._total_steps / self._steps_per_epoch
     epoch = step / self._steps_per_epoch
     return f'epoch {epoch:.1f}/{epochs:g}  step {step}/{self._total_steps}'
+
+
+class Silent:
+  """Stands for writer and progress in the processes of a run that leave both to the first."""
+
+  def advance(self, *_: Any) -> None:
+    """Does nothing."""
+
+  write = interval = evaluated = line = close = advance
 
 
 def _duration(seconds: float) -> str:

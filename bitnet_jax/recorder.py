@@ -7,11 +7,12 @@ import time
 from typing import Any
 
 import jax
+import ml_collections
 
-from bitnet_jax import metrics, parallel, steps
+from bitnet_jax import cluster, metrics, parallel, steps
 from bitnet_jax.assemble import Plan
 from bitnet_jax.metric_writer import MetricWriter
-from bitnet_jax.progress import Progress
+from bitnet_jax.progress import Progress, Silent
 
 Tree = Any
 
@@ -30,8 +31,8 @@ class Recorder:
 
   def __init__(
     self,
-    writer: MetricWriter,
-    progress: Progress,
+    writer: MetricWriter | Silent,
+    progress: Progress | Silent,
     plan: Plan,
     *,
     global_batch_size: int,
@@ -41,8 +42,8 @@ class Recorder:
     """Starts the clock.
 
     Args:
-      writer: takes the rows.
-      progress: shows them.
+      writer: takes the rows; of several processes, the first one's.
+      progress: shows them; likewise.
       plan: how long the run is.
       global_batch_size: examples of a step.
       log_every_steps: length of the logging interval.
@@ -135,3 +136,38 @@ class Recorder:
       'stem_gradient_norm': float(sums['stem_gradient_norm'] / sums['steps']),
       'learning_rate': float(report['learning_rate']),
     }
+
+
+def make_recorder(
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  plan: Plan,
+  *,
+  step: int,
+  seconds: float,
+  settled: bool,
+) -> Recorder:
+  """The recorder of a run that goes on after `step` steps; the first process's alone says anything.
+
+  Args:
+    config: of the run.
+    workdir: of the run.
+    plan: how long the run is.
+    step: steps taken.
+    seconds: spent on them.
+    settled: whether the evaluation that was due after them was done.
+  """
+  writer: MetricWriter | Silent = Silent()
+  shown: Progress | Silent = Silent()
+  if cluster.is_first():
+    tensorboard = config.log.tensorboard
+    writer = MetricWriter(workdir, resume_step=step, tensorboard=tensorboard, settled=settled)
+    shown = Progress(step=step, total_steps=plan.total_steps, steps_per_epoch=plan.steps_per_epoch)
+  return Recorder(
+    writer,
+    shown,
+    plan,
+    global_batch_size=config.global_batch_size,
+    log_every_steps=config.log.every_steps,
+    seconds=seconds,
+  )

@@ -16,6 +16,8 @@ import jax
 import ml_collections
 import numpy as np
 
+from bitnet_jax import config as config_lib
+
 PACKAGES = (
   'grain',
   'opencv-python-headless',
@@ -91,6 +93,57 @@ def write_run(workdir: str, config: ml_collections.ConfigDict, run: dict[str, An
   folder = pathlib.Path(workdir)
   write_json(folder / 'config.json', config.to_dict())
   write_json(folder / 'run.json', run)
+
+
+def describe_run(
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  plan: Any,
+  params: Any,
+  feed: Any,
+  environment: dict[str, Any],
+) -> None:
+  """Prints the configuration and the parameters, and writes the run's files."""
+  derived = {
+    'steps_per_epoch': plan.steps_per_epoch,
+    'total_steps': plan.total_steps,
+    'device_batch_size': config.global_batch_size // jax.device_count(),
+    'num_train_examples': feed.num_examples,
+    'class_names': feed.class_names,
+    'image_shape': feed.image_shape,
+    'parameters': sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params)),
+  }
+  write_run(workdir, config, {**environment, 'derived': derived})
+  for name, value in config_lib.flatten(config):
+    print(f'config.{name}={value}')
+  print(parameter_table(params))
+  print(
+    f'{feed.num_examples} training images, {plan.steps_per_epoch} steps an epoch, '
+    f'{plan.total_steps} steps on {jax.device_count()} {jax.devices()[0].platform} device(s)',
+    flush=True,
+  )
+
+
+def write_result(
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  plan: Any,
+  evaluation: dict[str, float],
+  seconds: float,
+  checkpoints: Any,
+) -> dict[str, Any]:
+  """Writes `result.json` and returns what it holds."""
+  result = {
+    'split': config.data.test_split,
+    **evaluation,
+    'step': plan.total_steps,
+    'epoch': plan.total_steps / plan.steps_per_epoch,
+    'train_seconds': seconds,
+    'checkpoint': checkpoints.path(plan.total_steps),
+    'best_checkpoint': checkpoints.path(checkpoints.best_step() or plan.total_steps),
+  }
+  write_json(pathlib.Path(workdir) / 'result.json', result)
+  return result
 
 
 def parameter_table(params: Any) -> str:

@@ -11,6 +11,7 @@ import ml_collections
 
 from bitnet_jax import config as config_lib
 from bitnet_jax import errors, steps, trained
+from bitnet_jax.assemble import Plan
 from bitnet_jax.checkpoint import Checkpoints
 
 # Fields that may differ between a checkpoint and the run that goes on from it.
@@ -26,7 +27,9 @@ FREE_FIELDS = (
   'data.max_skipped',
   'data.verify',
 )
-FREE_SECTIONS = ('eval', 'checkpoint', 'log')
+FREE_SECTIONS = ('eval', 'checkpoint', 'log', 'watch')
+# Fields that each process of a run may have its own way.
+OWN_FIELDS = ('init_from', 'data.dir', 'data.workers', 'data.timeout_seconds')
 # What --allow_config_change calls another manifest of the training data.
 DATA_CHANGE, _MANIFEST = 'data.manifest', 'manifest'
 # What the bits depend on besides the configuration.
@@ -96,6 +99,23 @@ def restore(
   check_data(data, record['data'], step, allowed)
   warn_of_changes(environment, record['environment'])
   return checkpoints.restore(step, state), Progress(record['seconds'], record['settled'])
+
+
+def shared_fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """Fields that must be the same in all processes of a run, by name."""
+  fields = dict(config_lib.flatten(config))
+  return {f'config.{name}': fields[name] for name in fields if name not in OWN_FIELDS}
+
+
+def check_length(config: ml_collections.ConfigDict, plan: Plan, step: int) -> None:
+  """Raises ConfigError where the run went further than it is now said to go."""
+  if step > plan.total_steps:
+    raise errors.ConfigError(
+      'config.num_epochs',
+      config.num_epochs,
+      f'the run has taken {step} steps already, these are {plan.total_steps}',
+      f'use {step / plan.steps_per_epoch:g} or more',
+    )
 
 
 def check_config(

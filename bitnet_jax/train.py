@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ import optax
 
 from bitnet_jax import (
   assemble,
+  cluster,
   compilation,
   errors,
   evaluation,
@@ -29,11 +29,9 @@ from bitnet_jax import (
 )
 from bitnet_jax import config as config_lib
 from bitnet_jax.checkpoint import Checkpoints
-from bitnet_jax.data import augment
 from bitnet_jax.feeds import Feed
-from bitnet_jax.metric_writer import MetricWriter
-from bitnet_jax.progress import Progress
-from bitnet_jax.recorder import Recorder
+from bitnet_jax.recorder import RUN_AHEAD, Recorder, make_recorder
+from bitnet_jax.watchdog import Watchdog
 
 Tree = Any
 TrainStep = Callable[[Tree, Tree], tuple[Tree, Tree]]
@@ -46,10 +44,12 @@ class Run:
   Attributes:
     config: validated.
     environment: of this process, see `records.environment`.
-    data: what the training split is: number of examples and names of the classes.
+    data: what the training split is: number of examples, names of the classes, manifest.
     plan: how long the run is.
-    checkpoints: of the work directory.
+    checkpoints: of the work directory; None in a process that leaves them to the first.
     recorder: follows the steps.
+    stopping: whether all processes stop; the same answer on each.
+    watch: ends a run that stalls.
     evaluate: `evaluate(variables)`, {} if it was stopped.
   """
 
@@ -57,8 +57,10 @@ class Run:
   environment: dict[str, Any]
   data: dict[str, Any]
   plan: assemble.Plan
-  checkpoints: Checkpoints
+  checkpoints: Checkpoints | None
   recorder: Recorder
+  stopping: parallel.AnyProcess
+  watch: Watchdog
   evaluate: Callable[[Tree], dict[str, Any]]
 
 
@@ -66,6 +68,7 @@ def train(
   config: ml_collections.ConfigDict,
   workdir: str,
   *,
+  watch: Watchdog | None = None,
   allowed_changes: Sequence[str] = (),
   wrap_step: Callable[[TrainStep], TrainStep] = lambda step: step,
 ) -> dict[str, Any]:
@@ -73,45 +76,58 @@ def train(
 
   Args:
     config: validated.
-    workdir: claimed; takes configuration, metrics, checkpoints and `result.json`.
+    workdir: claimed by the first process, which alone writes configuration, metrics, checkpoints
+      and `result.json` to it.
+    watch: told of each step; None for none.
     allowed_changes: fields in which the run may differ from the checkpoint it goes on from.
     wrap_step: what is called in place of the compiled step; for benchmarks.
 
   Returns:
     What `result.json` holds: the test split's error and counts, the step, the time and the
-    checkpoint.
+    checkpoint; {} in all processes but the first.
 
   Raises:
     UserError: configuration, data, checkpoints or storage are at fault; the run diverged, or was
       asked to stop and has saved.
   """
-  preflight.check(config, workdir)
-  end_if_asked(0)
+  watch = watch or Watchdog(0)
+  preflight.check(config, workdir if cluster.is_first() else None)
   compilation.keep_programs()
+  stopping = parallel.AnyProcess(stop.requested, delay=RUN_AHEAD)
+  end_if_asked(stopping, 0)
   environment = {**records.environment(), 'kernels': assemble.choose_kernels(config)}
   train_feed = feeds.open_training(config)
-  end_if_asked(0)
+  end_if_asked(stopping, 0)
   test_feed = feeds.open_evaluation(config, config.data.test_split)
   plan = assemble.make_plan(config, train_feed.num_examples)
   model = assemble.make_model(config, len(train_feed.class_names), parallel.AXIS)
   optimizer, schedule = assemble.make_optimizer(config, plan)
   state = steps.create_state(model, optimizer, config.seed, train_feed.image_shape)
-  end_if_asked(0)
-  keep = config.checkpoint
-  checkpoints = Checkpoints(workdir, keep_latest=keep.keep_latest, keep_best=keep.keep_best)
+  end_if_asked(stopping, 0)
   identity = {
     'num_examples': train_feed.num_examples,
     'class_names': list(train_feed.class_names),
     'manifest': train_feed.fingerprint,
   }
-  state, progress = resume.restore(
-    checkpoints, config, state, environment=environment, data=identity, allowed=allowed_changes
-  )
+  shared = {'kernels': environment['kernels'], 'num_test_examples': test_feed.num_examples}
+  cluster.check_same({**resume.shared_fields(config), **identity, **shared})
+  checkpoints, progress = None, resume.Progress()
+  if cluster.is_first():
+    keep = config.checkpoint
+    checkpoints = Checkpoints(workdir, keep_latest=keep.keep_latest, keep_best=keep.keep_best)
+    state, progress = resume.restore(
+      checkpoints, config, state, environment=environment, data=identity, allowed=allowed_changes
+    )
+  state, settled = cluster.broadcast((state, np.bool_(progress.settled)))
+  progress = dataclasses.replace(progress, settled=bool(settled))
   start = int(state.step)
-  check_length(config, plan, start)
-  describe_run(config, workdir, plan, state.params, train_feed, environment)
-  recorder = make_recorder(config, workdir, plan, start, progress)
-  if start:
+  resume.check_length(config, plan, start)
+  if checkpoints:
+    records.describe_run(config, workdir, plan, state.params, train_feed, environment)
+  recorder = make_recorder(
+    config, workdir, plan, step=start, seconds=progress.seconds, settled=progress.settled
+  )
+  if checkpoints and start:
     recorder.line(f'resumed from step {start}, {checkpoints.path(start)}')
   run_evaluation = evaluation.make_evaluator(
     model,
@@ -119,9 +135,12 @@ def train(
     mean=config.data.mean,
     std=config.data.std,
     batch_size=config.eval.batch_size,
-    stop=stop.requested,
+    stop=stopping,
+    moved=lambda: watch.moved('in an evaluation'),
   )
-  run = Run(config, environment, identity, plan, checkpoints, recorder, run_evaluation)
+  run = Run(
+    config, environment, identity, plan, checkpoints, recorder, stopping, watch, run_evaluation
+  )
   train_step = make_step(config, plan, model, optimizer, schedule, train_feed)
   try:
     result = train_steps(
@@ -130,9 +149,13 @@ def train(
   finally:
     train_feed.close()
     test_feed.close()
-    checkpoints.close()  # Whatever ended the loop: a save that is under way is finished first.
+    if checkpoints:
+      checkpoints.close()  # Whatever ended the loop: a save that is under way is finished first.
     recorder.close()
-  return write_result(config, workdir, plan, result, recorder.seconds, checkpoints)
+    watch.moved('')
+  if not checkpoints:
+    return {}
+  return records.write_result(config, workdir, plan, result, recorder.seconds, checkpoints)
 
 
 def make_step(
@@ -150,7 +173,7 @@ def make_step(
       optimizer,
       schedule,
       fetch_batch=feed.fetch_batch,
-      augment=make_augment(config),
+      augment=assemble.make_augment(config),
       steps_per_epoch=plan.steps_per_epoch,
       log_every_steps=config.log.every_steps,
     ),
@@ -163,9 +186,10 @@ def make_step(
   return memory.guard(step, 'config.global_batch_size', config.global_batch_size, fits)
 
 
-def end_if_asked(step: int) -> None:
-  """Raises PreemptedError if the run was asked to stop where nothing is to be saved."""
-  if stop.requested():
+def end_if_asked(stopping: parallel.AnyProcess, step: int) -> None:
+  """Raises PreemptedError, in all processes, if one was asked to stop; nothing is saved."""
+  cluster.meet()  # They may come minutes apart, after which a collective operation gives up.
+  if stopping(now=True):
     raise errors.PreemptedError('step', step, 'asked to stop', 'run the command again')
 
 
@@ -185,33 +209,26 @@ def train_steps(
   config, plan, recorder = run.config, run.plan, run.recorder
   result = settle(run, start, state, again=True) if not progress.settled else {}
   recorder.resume()
+  run.watch.moved('in training', start)
+  if start < plan.total_steps:
+    end_if_asked(run.stopping, start)
   for step in range(start + 1, plan.total_steps + 1):
-    if step == start + 1:
-      end_if_asked(start)
-    state, report = train_step(state, feed.inputs_of(step - 1))
+    inputs = feed.inputs_of(step - 1)
+    run.watch.begins(step)
+    state, report = train_step(state, inputs)
     recorder.add(step, report)
-    if evaluates(config, plan, step) or saves(config, plan, step) or stop.requested():
+    run.watch.moved('in training', step)
+    if run.stopping() or evaluates(config, plan, step) or saves(config, plan, step):
       recorder.drain()
       check_divergence(run)
       result = settle(run, step, state)
       recorder.resume()
     check_divergence(run)
   # Nothing was evaluated where the run was over before this process began.
-  result = result or run.evaluate(variables_of(state))
+  result = result or run.evaluate(evaluation.variables_of(state))
   if not result:
-    end_if_asked(start)
+    end_if_asked(run.stopping, start)
   return result
-
-
-def check_length(config: ml_collections.ConfigDict, plan: assemble.Plan, step: int) -> None:
-  """Raises ConfigError where the run went further than it is now said to go."""
-  if step > plan.total_steps:
-    raise errors.ConfigError(
-      'config.num_epochs',
-      config.num_epochs,
-      f'the run has taken {step} steps already, these are {plan.total_steps}',
-      f'use {step / plan.steps_per_epoch:g} or more',
-    )
 
 
 def settle(run: Run, step: int, state: steps.TrainState, *, again: bool = False) -> dict[str, Any]:
@@ -230,26 +247,30 @@ def settle(run: Run, step: int, state: steps.TrainState, *, again: bool = False)
     PreemptedError: the run was asked to stop; it has saved, due or not.
   """
   due = evaluates(run.config, run.plan, step)
-  result = run.evaluate(variables_of(state)) if due else {}
+  if due:
+    run.watch.moved('in an evaluation')
+  result = run.evaluate(evaluation.variables_of(state)) if due else {}
   if result:
     run.recorder.evaluated(step, result)
-  stops = stop.requested()
-  host = parallel.read_back(state)
-  # A state whose loss is too large just now would push good ones out of those that are kept.
-  due_now = saves(run.config, run.plan, step) and not host.diverging
-  steps_saved = run.checkpoints.steps()
-  # A save replaces what was saved of the step, so another one has to stand while it is written.
-  is_new = step not in steps_saved or (again and bool(result) and len(steps_saved) > 1)
-  if (due_now or stops) and is_new:
-    progress = resume.Progress(run.recorder.seconds, settled=bool(result) or not due)
-    record = resume.make_record(run.config, run.environment, run.data, progress)
-    run.checkpoints.save(step, host, record, result.get('error'))
+  stops = run.stopping(now=True)
+  if run.checkpoints:
+    run.watch.moved('in a save')
+    host = parallel.read_back(state)
+    # A state whose loss is too large just now would push good ones out of those that are kept.
+    due_now = saves(run.config, run.plan, step) and not host.diverging
+    steps_saved = run.checkpoints.steps()
+    # A save replaces what was saved of the step, so another one has to stand while it is written.
+    is_new = step not in steps_saved or (again and bool(result) and len(steps_saved) > 1)
+    if (due_now or stops) and is_new:
+      progress = resume.Progress(run.recorder.seconds, settled=bool(result) or not due)
+      record = resume.make_record(run.config, run.environment, run.data, progress)
+      run.checkpoints.save(step, host, record, result.get('error'))
+    if stops:
+      run.checkpoints.wait()
   if stops:
-    run.checkpoints.wait()
-    path = run.checkpoints.path(step)
-    raise errors.PreemptedError(
-      'step', step, f'asked to stop; saved in {path}', 'run the command again'
-    )
+    where = f'saved in {run.checkpoints.path(step)}' if run.checkpoints else 'process 0 saves'
+    raise errors.PreemptedError('step', step, f'asked to stop; {where}', 'run the command again')
+  cluster.meet()  # The first may have waited long for its storage.
   return result
 
 
@@ -270,98 +291,10 @@ def check_divergence(run: Run) -> None:
   if not run.recorder.diverged:
     return
   step, loss = run.recorder.diverged
-  good = run.checkpoints.latest_step()
+  good = (run.checkpoints.latest_step() or 'none') if run.checkpoints else 'see process 0'
   raise errors.DivergedError(
     'loss',
     loss,
-    f'diverged at step {step}; last good checkpoint: {good or "none"}',
+    f'diverged at step {step}; last good checkpoint: {good}',
     f'lower config.optim.learning_rate={run.config.optim.learning_rate}',
   )
-
-
-def variables_of(state: steps.TrainState) -> Tree:
-  """What the network is applied with."""
-  return {'params': state.params, 'batch_stats': state.batch_stats}
-
-
-def make_recorder(
-  config: ml_collections.ConfigDict,
-  workdir: str,
-  plan: assemble.Plan,
-  step: int,
-  progress: resume.Progress,
-) -> Recorder:
-  """The recorder of a run that has taken `step` steps."""
-  tensorboard = config.log.tensorboard
-  return Recorder(
-    MetricWriter(workdir, resume_step=step, tensorboard=tensorboard, settled=progress.settled),
-    Progress(step=step, total_steps=plan.total_steps, steps_per_epoch=plan.steps_per_epoch),
-    plan,
-    global_batch_size=config.global_batch_size,
-    log_every_steps=config.log.every_steps,
-    seconds=progress.seconds,
-  )
-
-
-def make_augment(config: ml_collections.ConfigDict) -> steps.AugmentBatch:
-  """The augmentation of a configuration, with the run's seed bound into it."""
-  transform = augment.make_train_augment(
-    mean=config.data.mean, std=config.data.std, **config.augment
-  )
-
-  def augment_batch(images: jax.Array, step: jax.Array, positions: jax.Array) -> jax.Array:
-    keys = augment.example_keys(jax.random.key(config.seed), step, positions)
-    return transform(images, keys)
-
-  return augment_batch
-
-
-def describe_run(
-  config: ml_collections.ConfigDict,
-  workdir: str,
-  plan: assemble.Plan,
-  params: Tree,
-  feed: Feed,
-  environment: dict[str, Any],
-) -> None:
-  """Prints the configuration and the parameters, and writes the run's records."""
-  derived = {
-    'steps_per_epoch': plan.steps_per_epoch,
-    'total_steps': plan.total_steps,
-    'device_batch_size': config.global_batch_size // jax.device_count(),
-    'num_train_examples': feed.num_examples,
-    'class_names': feed.class_names,
-    'image_shape': feed.image_shape,
-    'parameters': sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params)),
-  }
-  records.write_run(workdir, config, {**environment, 'derived': derived})
-  for name, value in config_lib.flatten(config):
-    print(f'config.{name}={value}')
-  print(records.parameter_table(params))
-  print(
-    f'{feed.num_examples} training images, {plan.steps_per_epoch} steps an epoch, '
-    f'{plan.total_steps} steps on {jax.device_count()} {jax.devices()[0].platform} device(s)',
-    flush=True,
-  )
-
-
-def write_result(
-  config: ml_collections.ConfigDict,
-  workdir: str,
-  plan: assemble.Plan,
-  evaluation: dict[str, float],
-  seconds: float,
-  checkpoints: Checkpoints,
-) -> dict[str, Any]:
-  """Writes `result.json` and returns what it holds."""
-  result = {
-    'split': config.data.test_split,
-    **evaluation,
-    'step': plan.total_steps,
-    'epoch': plan.total_steps / plan.steps_per_epoch,
-    'train_seconds': seconds,
-    'checkpoint': checkpoints.path(plan.total_steps),
-    'best_checkpoint': checkpoints.path(checkpoints.best_step() or plan.total_steps),
-  }
-  records.write_json(pathlib.Path(workdir) / 'result.json', result)
-  return result

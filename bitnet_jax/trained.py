@@ -14,6 +14,7 @@ import orbax.checkpoint as ocp
 
 from bitnet_jax import config as config_lib
 from bitnet_jax import errors, manifest
+from bitnet_jax.checkpoint import options_of_first
 
 Tree = Any
 
@@ -72,9 +73,12 @@ def _fault(folder: pathlib.Path, step: int) -> str:
 def _restore(folder: pathlib.Path, step: int) -> Trained:
   items = folder / 'checkpoints' / str(step)
   try:
-    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
+    options = options_of_first()
+    with ocp.Checkpointer(
+      ocp.JsonCheckpointHandler(multiprocessing_options=options), multiprocessing_options=options
+    ) as checkpointer:
       run = checkpointer.restore(items / 'record')['run']
-    with ocp.StandardCheckpointer() as checkpointer:
+    with ocp.StandardCheckpointer(multiprocessing_options=options) as checkpointer:
       state = checkpointer.restore(items / 'state')
   except Exception as error:  # Orbax raises bare Exception for damaged files.
     problem = next(iter(str(error).splitlines()), type(error).__name__)

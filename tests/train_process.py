@@ -70,10 +70,8 @@ def rows(workdir, kind=None):
   ]
 
 
-class TrainCase(absltest.TestCase):
-  """Prepares the digits and trains once without interruption, in `self.whole`."""
-
-  FIELDS: ClassVar[dict] = {}  # Of the configuration of that run, beside SMALL.
+class DataCase(absltest.TestCase):
+  """Prepares the digits."""
 
   @classmethod
   def setUpClass(cls):
@@ -81,8 +79,6 @@ class TrainCase(absltest.TestCase):
     cls.folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
     cls.data_dir = cls.folder / 'data'
     prepared.prepare('digits', str(cls.data_dir))
-    cls.whole = cls.folder / 'whole'
-    cls.output = cls.run_main(cls, cls.whole, **cls.FIELDS)
 
   def run_main(self, workdir, devices=1, **fields):
     result = subprocess.run(
@@ -111,11 +107,11 @@ class TrainCase(absltest.TestCase):
     self.assertRegex(errors[0], line)
     self.assertNotIn('Traceback', result.stderr)
 
-  def state(self, workdir):
-    """All arrays of the last checkpoint."""
+  def state(self, workdir, step=0):
+    """All arrays of a checkpoint, the last one's if `step` is 0."""
     checkpoints = checkpoint.Checkpoints(str(workdir))
     self.addCleanup(checkpoints.close)
-    path = pathlib.Path(checkpoints.path(checkpoints.latest_step())) / 'state'
+    path = pathlib.Path(checkpoints.path(step or checkpoints.latest_step())) / 'state'
     return ocp.StandardCheckpointer().restore(path)
 
   def assertSameState(self, workdir, other):
@@ -123,3 +119,15 @@ class TrainCase(absltest.TestCase):
     self.assertEqual(set(got), set(want))
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
       np.testing.assert_array_equal(a, b)
+
+
+class TrainCase(DataCase):
+  """Trains once without interruption, in `self.whole`."""
+
+  FIELDS: ClassVar[dict] = {}  # Of the configuration of that run, beside SMALL.
+
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.whole = cls.folder / 'whole'
+    cls.output = cls.run_main(cls, cls.whole, **cls.FIELDS)
