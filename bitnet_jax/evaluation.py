@@ -42,7 +42,7 @@ def make_evaluator(
     batch_field: what the user calls it.
     by_class: count for each class too.
     stop: asked between batches whether to give up.
-    moved: called as batches are done.
+    moved: called at the start, and as batches are done.
 
   Returns:
     `evaluate(variables)`, of replicated 'params' and 'batch_stats', which gives 'loss' in nats,
@@ -65,6 +65,7 @@ def make_evaluator(
   def evaluate(variables: Tree) -> dict[str, Any]:
     nonlocal read
     carry = parallel.replicate(steps.start_evaluation(num_classes))
+    moved()
     for number in range(feed.num_batches):
       if stop():
         return {}

@@ -247,8 +247,6 @@ def settle(run: Run, step: int, state: steps.TrainState, *, again: bool = False)
     PreemptedError: the run was asked to stop; it has saved, due or not.
   """
   due = evaluates(run.config, run.plan, step)
-  if due:
-    run.watch.moved('in an evaluation')
   result = run.evaluate(evaluation.variables_of(state)) if due else {}
   if result:
     run.recorder.evaluated(step, result)

@@ -175,7 +175,8 @@ def end_now(code: int) -> NoReturn:
       with contextlib.suppress(Exception):
         stream.flush()
 
-  thread = threading.Thread(target=flush, daemon=True)
-  thread.start()
-  thread.join(_FLUSH_SECONDS)
+  with contextlib.suppress(RuntimeError):  # No thread starts where the interpreter is ending.
+    thread = threading.Thread(target=flush, daemon=True)
+    thread.start()
+    thread.join(_FLUSH_SECONDS)
   os._exit(code)

@@ -85,3 +85,16 @@ class Cluster:
     numbers = numbers or tuple(self.processes)
     codes = [self.processes[number].wait(train_process.TIMEOUT) for number in numbers]
     return codes, time.monotonic() - started
+
+
+class ClusterCase(train_process.DataCase):
+  """Prepares the digits; ends all processes of a test with it."""
+
+  def cluster(self, workdir, **fields):
+    return self.enterContext(Cluster(workdir, self.data_dir, **fields))
+
+  def assert_ends(self, cluster, number, code, line):
+    self.assertEqual(cluster.processes[number].returncode, code, cluster.stderr(number)[-3000:])
+    self.assertLen(cluster.error_lines(number), 1, cluster.stderr(number)[-3000:])
+    self.assertRegex(cluster.error_lines(number)[0], line)
+    self.assertNotIn('Traceback', cluster.stderr(number))

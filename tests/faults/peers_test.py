@@ -13,7 +13,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from tests import train_process
-from tests.cluster_process import Cluster
+from tests.cluster_process import ClusterCase
 from tests.watchdog_test import STUCK
 
 FIELDS = {
@@ -27,15 +27,9 @@ PEER = '(process=[01]: (lost|it ended)|coordinator_address=.*: process 0.* was l
 KILLS = 10
 
 
-class PeersTest(train_process.DataCase, parameterized.TestCase):
+class PeersTest(ClusterCase, parameterized.TestCase):
   def cluster(self, name, **fields):
-    return self.enterContext(Cluster(self.folder / name, self.data_dir, **{**FIELDS, **fields}))
-
-  def assert_ends(self, cluster, number, code, line):
-    self.assertEqual(cluster.processes[number].returncode, code, cluster.stderr(number)[-3000:])
-    self.assertLen(cluster.error_lines(number), 1, cluster.stderr(number)[-3000:])
-    self.assertRegex(cluster.error_lines(number)[0], line)
-    self.assertNotIn('Traceback', cluster.stderr(number))
+    return super().cluster(self.folder / name, **{**FIELDS, **fields})
 
   def say(self, what, seconds):
     print(f'{what}: {seconds:.1f} s from the fault to the last exit', flush=True)
