@@ -11,8 +11,11 @@ from bitnet_jax import errors, pulse
 from tests import train_process
 
 START = 'import time\nfrom bitnet_jax import watchdog\nwatchdog._FIRST = 40\n'
+# What JAX would do at exit, where a program with effects waits for a lost process.
+WAITS_AT_EXIT = 'import atexit, time; atexit.register(time.sleep, 1000)'
 # The first wait, which compiles, and waits up to the limit are let through; then it stalls.
 STALLS = f"""{START}
+{WAITS_AT_EXIT}
 watch = watchdog.Watchdog(0.5)
 time.sleep(1)
 watch.moved('in training', 6)
@@ -20,10 +23,10 @@ time.sleep(1)
 for step in range(7, 10):
   watch.moved('in training', step)
   time.sleep(0.01)
-print('waits', flush=True)
+print('waits')
 time.sleep(60)
 """
-# A step that takes long allows for others that do; another phase has its own first time.
+# A step that takes long allows for others that do, so does the first; another phase has its own.
 MOVES = f"""{START}
 with watchdog.Watchdog(0.5) as watch:
   for step in (1, 2):
@@ -36,6 +39,10 @@ with watchdog.Watchdog(0.5) as watch:
   time.sleep(1)
   watch.moved('')
   time.sleep(1)
+with watchdog.Watchdog(0.5) as watch:
+  for wait in (2, 2, 0):
+    watch.moved('in training', 1)
+    time.sleep(wait)
 with watchdog.Watchdog(0) as watch:
   for step in range(3):
     watch.moved('in training', step)
@@ -51,6 +58,17 @@ with watchdog.Watchdog(5) as watch:
   input()
   watch.moved('in training', 3)
 print('through')
+"""
+# Its error stands on stderr already.
+ENDS = f"""
+from bitnet_jax import cluster
+{WAITS_AT_EXIT}
+class Pulse:
+  def farewell(self, line):
+    print('told:', line)
+cluster._pulse = Pulse()
+print('said')
+cluster.end(7, 'bitnet_jax: error: process=1: lost; run again')
 """
 # A run that reads no batch any more.
 STUCK = """
@@ -92,7 +110,13 @@ class WatchdogTest(absltest.TestCase):
       'bitnet_jax: error: config.watch.stall_seconds=0.5: no step for [0-9]+ s; the last was 9, '
       'in training; the stacks of all threads are above; run the command again to go on',
     )
-    self.assertIn('  File "<string>", line 13 in <module>', stacks)
+    self.assertIn('  File "<string>", line 14 in <module>', stacks)
+
+  def test_member_of_a_cluster_ends_at_once_with_what_it_printed(self):
+    process = run(ENDS)
+    stdout, stderr = process.communicate(timeout=60)
+    self.assertEqual((process.returncode, stderr), (7, ''))
+    self.assertEqual(stdout, 'said\ntold: process=1: lost; run again\n')
 
   def test_lets_through_what_moves(self):
     process = run(MOVES)
