@@ -91,7 +91,7 @@ cli.run(main.main, ['main', *sys.argv[1:]], end=cluster.end)
 def run(program, **options):
   return subprocess.Popen(
     [sys.executable, '-c', program],
-    env=train_process.environment(1),
+    env={**train_process.environment(1), 'PYTHONUNBUFFERED': ''},  # What is printed is held back.
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
