@@ -132,13 +132,17 @@ class CommandTest(absltest.TestCase):
 class InputTest(absltest.TestCase):
   def test_command_writes_a_line_and_its_table(self):
     folder = pathlib.Path(self.create_tempdir().full_path)
-    for seed in range(4):
-      (folder / f'{seed}.jpg').write_bytes(input_benchmark._noise(seed))
+    (folder / '0.jpg').write_bytes(input_benchmark._noise(0))
+    done = run_command('--what=input', f'--images={folder}')
+    self.assertEqual(done.returncode, 2)
+    self.assertIn(f'images={folder}: has 1 JPEG files; name 50 or more', done.stderr)
+    for number in range(1, 50):
+      (folder / f'{number}.jpg').write_bytes(input_benchmark._noise(number % 4))
     path = folder / 'lines.jsonl'
     done = run_command('--what=input', f'--images={folder}', f'--json={path}')
     self.assertEqual(done.returncode, 0, done.stderr)
     line = json.loads(path.read_text())
-    self.assertEqual(line['result']['images'], '4 photographs')
+    self.assertEqual(line['result']['images'], '50 photographs')
     for rate in (*line['result']['decoding'].values(), line['result']['resident']):
       self.assertGreater(rate, 0)
     self.assertIn('| ours: decode, crop |', done.stdout)

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from bitnet_jax import errors
 from bitnet_jax.data import archives, augment, crop, decode, resident, stream
 from bitnet_jax.data.sources import Example
 
@@ -215,8 +216,14 @@ def run(images: str) -> dict[str, Any]:
   Returns:
     A JSON object, in images a second: 'decoding' of each way on a core; 'stream' by number of
     workers, 'clock' and 'core'; 'handing_over' and 'resident' on a core.
+
+  Raises:
+    ConfigError: there are too few images for a batch.
   """
   encoded = load_images(images)
+  if len(encoded) < _BATCH:
+    problem = f'has {len(encoded)} JPEG files'
+    raise errors.ConfigError('images', images, problem, f'name {_BATCH} or more')
   batches = training_batches(encoded)
   rates = decoding(encoded)
   stream_rates = scaling(batches)
