@@ -77,9 +77,9 @@ class LocalClusterTest(absltest.TestCase):
   """The launch script, with a stand-in for the package that ends as it is told."""
 
   PROGRAM = (
-    'import sys, time\n'
+    'import os, sys\n'
     'flags = dict(a.partition("=")[::2] for a in sys.argv[1:])\n'
-    'print(sorted(flags), flush=True)\n'
+    'os.write(1, f"{sorted(flags)}\\n".encode())\n'  # At once: the others write there too.
     'sys.exit(int(flags["--codes"].split(",")[int(flags["--process_id"])]))\n'
   )
 

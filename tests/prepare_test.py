@@ -74,6 +74,8 @@ class PrepareTest(parameterized.TestCase):
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
       text=True,
+      # A shell that starts the tests in its background has SIGINT ignored.
+      preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
       self.assertEqual(process.stdout.readline(), 'halted\n')
       process.send_signal(number)
