@@ -43,8 +43,7 @@ def map_devices(
   """
   mapped = jax.pmap(function, axis_name=AXIS, donate_argnums=donate)
   num_devices = jax.local_device_count()
-  alone = jax.process_count() == 1 or jax.default_backend() != 'cpu'
-  run = mapped if alone else _one_by_one(mapped)
+  run = _one_by_one(mapped) if _through_gloo() else mapped
 
   def checked(*arguments: Tree) -> Tree:
     for leaf in jax.tree.leaves(arguments):
@@ -56,6 +55,11 @@ def map_devices(
 
   checked.lower = mapped.lower  # type: ignore[attr-defined]
   return checked
+
+
+def _through_gloo() -> bool:
+  """Whether devices of several processes talk through Gloo, as between CPUs."""
+  return jax.process_count() > 1 and jax.default_backend() == 'cpu'
 
 
 def _one_by_one(mapped: Any) -> Callable[..., Any]:
@@ -157,7 +161,7 @@ class AnyProcess:
 
 def mean_over_devices(tree: Tree) -> Tree:
   """Inside a mapped function: the mean over all devices."""
-  if jax.process_count() == 1 or jax.default_backend() != 'cpu':
+  if not _through_gloo():
     return lax.pmean(tree, AXIS)  # XLA joins them where that pays.
   # Between processes on CPUs each array costs a message; one of all is many times faster.
   flat, restore = flatten_util.ravel_pytree(tree)

@@ -6,7 +6,6 @@ import json
 import pathlib
 import subprocess
 import sys
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -104,12 +103,7 @@ class TorchProcess:
   def __enter__(self) -> TorchProcess:
     return self
 
-  def __exit__(
-    self,
-    kind: type[BaseException] | None,
-    error: BaseException | None,
-    trace: TracebackType | None,
-  ) -> None:
+  def __exit__(self, *_: object) -> None:
     self._process.kill()
     self._process.communicate()
 

@@ -12,18 +12,14 @@ import ml_collections
 import numpy as np
 
 from bitnet_jax import assemble, metrics, parallel, steps
+from bitnet_jax.config import CIFAR_MODELS
 from bitnet_jax.models import fold
 
 Tree = Any
 
-_IMAGE_SIZE = {True: 32, False: 224}
-_NUM_CLASSES = {True: 10, False: 1000}
+# Side of the images and number of classes of CIFAR-10 and of ILSVRC12.
+_CIFAR, _IMAGENET = (32, 10), (224, 1000)
 _STEPS_PER_EPOCH = 1000
-
-
-def is_small(config: ml_collections.ConfigDict) -> bool:
-  """Whether the network is one of those for CIFAR."""
-  return config.model.name in ('bitnet', 'wide_resnet', 'plainnet')
 
 
 class Case:
@@ -38,9 +34,8 @@ class Case:
 
   def __init__(self, config: ml_collections.ConfigDict) -> None:
     self.config = config
-    small = is_small(config)
-    size = config.data.image_size or _IMAGE_SIZE[small]
-    self.num_classes = _NUM_CLASSES[small]
+    size, self.num_classes = _CIFAR if config.model.name in CIFAR_MODELS else _IMAGENET
+    size = config.data.image_size or size
     rng = np.random.default_rng(0)
     batch = config.global_batch_size
     self.images = rng.normal(size=(batch, size, size, 3)).astype(np.float32)

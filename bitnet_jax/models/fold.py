@@ -9,7 +9,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from bitnet_jax.models import bitnet, layers, onednn_ops, resnet
 
@@ -37,15 +36,7 @@ class FoldedConv(layers.Conv):
     large = x.shape[0] >= _ONEDNN_BATCH
     if self.kernels == 'onednn' and large and onednn_ops.runs_conv(self.dtype):
       return onednn_ops.conv_bias(x.astype(self.dtype), kernel, bias, self.strides, self.relu)
-    padding = self.kernel_size // 2
-    y = lax.conv_general_dilated(
-      x.astype(self.dtype),
-      kernel.astype(self.dtype),
-      window_strides=(self.strides, self.strides),
-      padding=((padding, padding), (padding, padding)),
-      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    )
-    y = y + bias.astype(self.dtype)
+    y = layers.convolve(x.astype(self.dtype), kernel, self.strides) + bias.astype(self.dtype)
     return nn.relu(y) if self.relu else y
 
 

@@ -52,6 +52,27 @@ def uniform_init(rng: jax.Array, shape: tuple[int, ...], dtype: Dtype = jnp.floa
   return jax.random.uniform(rng, shape, dtype)
 
 
+def convolve(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
+  """Convolves by XLA's kernels, padded with half the kernel on every side.
+
+  Args:
+    x: `[batch, height, width, in_features]`.
+    kernel: `[size, size, in_features, features]`, cast to the type of `x`.
+    strides: in both directions.
+
+  Returns:
+    `[batch, ceil(height / strides), ceil(width / strides), features]`, of the type of `x`.
+  """
+  padding = kernel.shape[0] // 2
+  return lax.conv_general_dilated(
+    x,
+    kernel.astype(x.dtype),
+    window_strides=(strides, strides),
+    padding=((padding, padding), (padding, padding)),
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+  )
+
+
 class Conv(nn.Module):
   """Convolution without bias, padded as Torch pads: half the kernel on every side.
 
@@ -79,20 +100,13 @@ class Conv(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Convolves `x`, `[batch, height, width, in_features]`."""
-    padding = self.kernel_size // 2
     shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
     kernel = self.param(
       'kernel', conv_init(self.init_mode, self.filters_per_unit), shape, jnp.float32
     )
     if self.kernels == 'onednn' and onednn_ops.runs_conv(self.dtype):
       return onednn_ops.conv(x.astype(self.dtype), kernel, self.strides)
-    return lax.conv_general_dilated(
-      x.astype(self.dtype),
-      kernel.astype(self.dtype),
-      window_strides=(self.strides, self.strides),
-      padding=((padding, padding), (padding, padding)),
-      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    )
+    return convolve(x.astype(self.dtype), kernel, self.strides)
 
 
 def group_layout(local_batch: int, group_size: int, num_devices: int) -> tuple[int, int]:

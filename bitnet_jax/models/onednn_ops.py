@@ -42,20 +42,22 @@ def conv(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
     `[batch, ceil(height / strides), ceil(width / strides), features]`, of the type of `x`. The
     kernel's gradient is summed and given in float32.
   """
-  n, height, width, _ = x.shape
-  shape = (n, -(-height // strides), -(-width // strides), kernel.shape[-1])
-  return _conv_call('conv_forward', x, kernel, strides, (x, kernel), (shape, x.dtype))
+  result = _conv_result(x, kernel, strides)
+  return _conv_call('conv_forward', x, kernel, strides, (x, kernel), result)
 
 
 def conv_bias(
   x: jax.Array, kernel: jax.Array, bias: jax.Array, strides: int, relu: bool
 ) -> jax.Array:
   """A convolution, see `conv`, with a bias `[features]`, float32, and a ReLU; no gradient."""
-  n, height, width, _ = x.shape
-  shape = (n, -(-height // strides), -(-width // strides), kernel.shape[-1])
   ending = ('relu' if relu else 'none',)
-  operands = (x, kernel, bias)
-  return _conv_call('conv_bias', x, kernel, strides, operands, (shape, x.dtype), ending)
+  result = _conv_result(x, kernel, strides)
+  return _conv_call('conv_bias', x, kernel, strides, (x, kernel, bias), result, ending)
+
+
+def _conv_result(x, kernel, strides):
+  n, height, width, _ = x.shape
+  return (n, -(-height // strides), -(-width // strides), kernel.shape[-1]), x.dtype
 
 
 def _conv_call(operation, x, kernel, strides, operands, result, ending=()):
