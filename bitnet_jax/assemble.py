@@ -1,8 +1,7 @@
-"""From a configuration to what it describes: data, plan, network, optimizer."""
+"""From a configuration to what it describes: data, network, optimizer."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 from collections.abc import Callable
@@ -14,11 +13,15 @@ import optax
 
 from bitnet_jax import errors, models, onednn, optim
 from bitnet_jax.data import arrays, augment, sources
+from bitnet_jax.plan import Plan
 
 # A split that is resident lies on every device: 2 GiB holds any small set with room to spare.
 MAX_RESIDENT_BYTES = 2 * 2**30
 # A second of reading at most: sets up to this size are compared with their hashes at every start.
 ALWAYS_HASHED_BYTES = 2**30
+# Starting a program takes the host a fraction of a millisecond, a small network's step on a GPU a
+# few: in so many it no longer counts, and a request to stop is met as soon as before.
+_STEPS_PER_EXECUTION = 10
 
 
 def open_split(config: ml_collections.ConfigDict, split: str) -> sources.Source:
@@ -41,68 +44,18 @@ def open_split(config: ml_collections.ConfigDict, split: str) -> sources.Source:
   return source
 
 
-def load_split(config: ml_collections.ConfigDict, split: str) -> arrays.Arrays:
-  """Decodes a split of the configured data set into memory.
+def load_split(config: ml_collections.ConfigDict, source: sources.Source) -> arrays.Arrays:
+  """Decodes what `open_split` opened into memory.
 
   Raises:
-    DataError: as `open_split`, or it is too large.
+    DataError: it cannot be read, or is too large.
   """
   return arrays.load_arrays(
-    open_split(config, split),
+    source,
     config.data.image_size,
     workers=os.cpu_count() or 1,
     max_bytes=MAX_RESIDENT_BYTES,
   )
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-  """How long a run is.
-
-  Attributes:
-    steps_per_epoch: whole batches of the training split.
-    total_steps: of the run.
-  """
-
-  steps_per_epoch: int
-  total_steps: int
-
-  def ends_epoch(self, step: int) -> bool:
-    """Whether an epoch, or the run, is over after `step` steps."""
-    return step % self.steps_per_epoch == 0 or step == self.total_steps
-
-  def is_due(self, step: int, every_epochs: int) -> bool:
-    """Whether what happens every so many epochs, and at the end, happens after `step` steps."""
-    if step == self.total_steps:
-      return True
-    epoch, rest = divmod(step, self.steps_per_epoch)
-    return bool(every_epochs) and rest == 0 and epoch % every_epochs == 0
-
-
-def make_plan(config: ml_collections.ConfigDict, num_examples: int) -> Plan:
-  """Derives the plan from the configuration and the size of the training split.
-
-  Raises:
-    ConfigError: the split does not fill a batch, or the run has no step.
-  """
-  batch = config.global_batch_size
-  if num_examples < batch:
-    raise errors.ConfigError(
-      'config.global_batch_size',
-      batch,
-      f'the training split has {num_examples} examples',
-      f'use {num_examples} or fewer',
-    )
-  steps_per_epoch = num_examples // batch
-  total_steps = round(config.num_epochs * steps_per_epoch)
-  if total_steps < 1:
-    raise errors.ConfigError(
-      'config.num_epochs',
-      config.num_epochs,
-      f'no step: an epoch has {steps_per_epoch}',
-      f'use {1 / steps_per_epoch:g} or more',
-    )
-  return Plan(steps_per_epoch, total_steps)
 
 
 def choose_kernels(config: ml_collections.ConfigDict) -> str:
@@ -120,6 +73,14 @@ def choose_kernels(config: ml_collections.ConfigDict) -> str:
   if reason and asked == 'onednn':
     raise errors.ConfigError('config.model.kernels', asked, reason, 'use auto')
   return 'xla' if reason else 'onednn'
+
+
+def steps_per_execution(config: ml_collections.ConfigDict) -> int:
+  """Steps that a call of the device may take; see `steps.repeat`."""
+  if config.steps_per_execution:
+    return config.steps_per_execution
+  small = config.data.pipeline == 'resident' and jax.default_backend() != 'cpu'
+  return _STEPS_PER_EXECUTION if small else 1
 
 
 def make_model(config: ml_collections.ConfigDict, num_classes: int, axis_name: str) -> nn.Module:

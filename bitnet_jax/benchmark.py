@@ -21,7 +21,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from bitnet_jax import cli, errors
+from bitnet_jax import cli, errors, validation
 from bitnet_jax import config as config_lib
 
 _WHATS = ['step', 'infer', 'loop', 'compile', 'memory', 'scaling', 'input']
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> None:
     return
   if not _CONFIG.value:
     raise errors.ConfigError('config', '', 'required', 'give --config=configs/NAME.py')
-  config_lib.validate(_CONFIG.value)
+  validation.validate(_CONFIG.value)
   _finish({'what': _WHAT.value, **_describe(_CONFIG.value), 'result': _measure(_CONFIG.value)})
 
 

@@ -18,8 +18,7 @@ import ml_collections
 import numpy as np
 from absl import flags
 
-from bitnet_jax import cli, errors
-from bitnet_jax import config as config_lib
+from bitnet_jax import cli, errors, validation
 
 Tree = Any
 
@@ -49,10 +48,10 @@ def evaluate(
   network = trained.load(workdir, step)
   config = network.config
   override(config, **overrides)
-  config_lib.validate(config)
+  validation.validate(config)
   _check_batch(config.eval.batch_size, jax.device_count())
   split = split or config.data.test_split
-  feed = feeds.open_evaluation(config, split, crops=crops)
+  feed = feeds.open_evaluation(config, assemble.open_split(config, split), crops=crops)
   if feed.class_names != network.class_names:
     problem = f'has {len(feed.class_names)} classes, others than the {len(network.class_names)}'
     raise errors.DataError('split', split, f'{problem} of the run', 'name the data set of the run')

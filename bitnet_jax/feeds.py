@@ -36,8 +36,8 @@ class Feed:
     image_shape: (height, width, channels).
     fingerprint: of the source, see `sources.Source`.
     fetch_batch: see `steps.FetchBatch`.
-    inputs_of: what the batch with this number, counted from 0, is fetched from. Numbers rise by
-      one from call to call.
+    inputs_of: what the batch with this number, counted from 0, is fetched from, and those after
+      it in its epoch if the split is resident. Numbers rise from call to call, of a stream by one.
     close: ends what reads ahead.
   """
 
@@ -51,18 +51,17 @@ class Feed:
   close: Callable[[], None] = lambda: None
 
 
-def open_training(config: ml_collections.ConfigDict) -> Feed:
-  """The training split.
+def open_training(config: ml_collections.ConfigDict, source: Source) -> Feed:
+  """A split to train on, which `assemble.open_split` opened.
 
   Raises:
     UserError: data or configuration are at fault.
   """
-  split, batch = config.data.train_split, config.global_batch_size
+  batch = config.global_batch_size
   if config.data.pipeline == 'resident':
-    arrays = assemble.load_split(config, split)
+    arrays = assemble.load_split(config, source)
     num_batches = len(arrays.label) // batch
     return _resident(arrays, num_batches, _training_inputs(config, arrays, num_batches))
-  source = assemble.open_split(config, split)
   crop = Crop(
     config.data.train_crop,
     config.data.image_size or source.image_size,
@@ -76,12 +75,12 @@ def open_training(config: ml_collections.ConfigDict) -> Feed:
   return _stream(config, source, batches, len(source) // batch, crop)
 
 
-def open_evaluation(config: ml_collections.ConfigDict, split: str, *, crops: int = 1) -> Feed:
+def open_evaluation(config: ml_collections.ConfigDict, source: Source, *, crops: int = 1) -> Feed:
   """A split to evaluate.
 
   Args:
     config: validated.
-    split: as `data.test_split`.
+    source: the split, which `assemble.open_split` opened.
     crops: 1, or 10: centre and corners of the image resized to `eval.resize`, and their mirror
       images, which `augment.evaluation_views` makes.
 
@@ -90,12 +89,11 @@ def open_evaluation(config: ml_collections.ConfigDict, split: str, *, crops: int
   """
   batch = config.eval.batch_size
   if config.data.pipeline == 'resident' and crops == 1 and not config.eval.resize:
-    arrays = assemble.load_split(config, split)
+    arrays = assemble.load_split(config, source)
     orders = resident.evaluation_order(len(arrays.label), batch, jax.device_count())
     inputs = parallel.replicate({'image': arrays.image, 'label': arrays.label})
     inputs['order'] = parallel.scatter(orders)
     return _resident(arrays, orders.shape[1], lambda number: inputs)
-  source = assemble.open_split(config, split)
   size, resize = config.data.image_size or source.image_size, config.eval.resize
   if crops > 1 and resize <= size:
     problem = f'ten crops of {size} pixels need a larger image'

@@ -17,7 +17,7 @@ import ml_collections
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from bitnet_jax import cli, cluster, errors, stop, watchdog
+from bitnet_jax import cli, cluster, errors, stop, validation, watchdog
 from bitnet_jax import config as config_lib
 from bitnet_jax.workdir import Claim
 
@@ -48,7 +48,7 @@ def main(_: list[str]) -> int:
   if not isinstance(config, ConfigDict):
     remedy = 'return what bitnet_jax.config.default_config() gives'
     raise errors.ConfigError('config', repr(config), 'get_config returned no ConfigDict', remedy)
-  config_lib.validate(config)
+  validation.validate(config)
   allowed = [name.removeprefix('config.') for name in _ALLOWED.value]
   check_allowed(allowed)
   stop.listen()

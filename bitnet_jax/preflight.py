@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import flax.linen as nn
@@ -10,39 +11,57 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from bitnet_jax import assemble, workdir
-from bitnet_jax import config as config_lib
+from bitnet_jax import assemble, validation, workdir
+from bitnet_jax.data.sources import Source
+from bitnet_jax.plan import make_plan
 
 _COUNTERS = 64  # Bytes of a state that are neither parameters nor averages nor the optimizer's.
 
 
-def check(config: ml_collections.ConfigDict, directory: str | None) -> None:
+@dataclasses.dataclass(frozen=True)
+class Splits:
+  """The data of a run, opened and compared with their manifest.
+
+  Attributes:
+    train: to train on.
+    test: to evaluate.
+  """
+
+  train: Source
+  test: Source
+
+
+def check(config: ml_collections.ConfigDict, directory: str | None) -> Splits:
   """Refuses what cannot train, in seconds.
 
   Args:
     config: validated.
     directory: claimed work directory; None in a process that leaves it to the first.
 
+  Returns:
+    The splits, so that nothing is opened and hashed twice.
+
   Raises:
     ConfigError: batches or batch norm's group do not fit the devices, or the data the network.
     DataError: a split is not there, or differs from its manifest.
     StorageError: there is no room for the checkpoints.
   """
-  config_lib.validate_devices(config, jax.device_count())
-  source = assemble.open_split(config, config.data.train_split)
-  assemble.open_split(config, config.data.test_split)
+  validation.validate_devices(config, jax.device_count())
+  train = assemble.open_split(config, config.data.train_split)
+  splits = Splits(train, assemble.open_split(config, config.data.test_split))
   if directory is None:
-    return
-  plan = assemble.make_plan(config, len(source))
-  model = assemble.make_model(config, len(source.class_names), '')
+    return splits
+  plan = make_plan(config, len(train))
+  model = assemble.make_model(config, len(train.class_names), '')
   optimizer, _ = assemble.make_optimizer(config, plan)
-  size = config.data.image_size or source.image_size
+  size = config.data.image_size or train.image_size
   keep = config.checkpoint
   workdir.check_space(
     directory,
-    state_bytes=state_bytes(model, optimizer, (size, size, source.channels)),
+    state_bytes=state_bytes(model, optimizer, (size, size, train.channels)),
     checkpoints=keep.keep_latest + keep.keep_best,
   )
+  return splits
 
 
 def state_bytes(

@@ -10,19 +10,19 @@ import jax
 import ml_collections
 
 from bitnet_jax import cluster, metrics, parallel, steps
-from bitnet_jax.assemble import Plan
 from bitnet_jax.metric_writer import MetricWriter
+from bitnet_jax.plan import Plan
 from bitnet_jax.progress import Progress, Silent
 
 Tree = Any
 
-# Steps the host may be ahead of the device: enough to keep it busy, few enough that progress is
+# Calls the host may be ahead of the device: enough to keep it busy, few enough that progress is
 # true and a request to stop is met at once.
 RUN_AHEAD = 4
 
 
 class Recorder:
-  """Takes the report of each dispatched step and logs it once the device is done with it.
+  """Takes the report of each call of the device and logs it once the device is done with it.
 
   Attributes:
     seconds: spent training so far, compilation included, evaluation and saving not.
@@ -51,24 +51,30 @@ class Recorder:
     """
     self._writer, self._progress, self._plan = writer, progress, plan
     self._global_batch_size, self._log_every_steps = global_batch_size, log_every_steps
-    self._pending: collections.deque[tuple[int, Tree]] = collections.deque()
+    self._pending: collections.deque[tuple[int, Tree, int]] = collections.deque()
     self.seconds = seconds
     self.diverged: tuple[int, float] | None = None
     self._since = time.monotonic()
-    # Steps of the interval and their time; the first step of a process compiles and is not timed.
-    self._timed_steps, self._timed_seconds = -1, 0.0
+    # Steps of the interval and their time; the first call of a process compiles and is not timed.
+    self._timed_steps, self._timed_seconds, self._compiled = 0, 0.0, False
 
-  def add(self, step: int, report: Tree) -> None:
-    """Takes a dispatched step's report; waits for the step `RUN_AHEAD` before it."""
-    self._pending.append((step, report))
+  def add(self, step: int, report: Tree, count: int = 1) -> None:
+    """Takes the report after `step` steps of a call of `count`; waits for the call `RUN_AHEAD` ago.
+
+    Args:
+      step: steps taken once the call is over; within it nothing has to be logged.
+      report: of its last step, on the devices.
+      count: steps it takes.
+    """
+    self._pending.append((step, report, count))
     if len(self._pending) > RUN_AHEAD:
       self._finish(*self._pending.popleft())
 
   def drain(self) -> None:
     """Waits for all dispatched steps and looks at the last; the clock stands until `resume`."""
     while self._pending:
-      step, report = self._pending.popleft()
-      self._finish(step, report)
+      step, report, count = self._pending.popleft()
+      self._finish(step, report, count)
       if not self._pending:
         self._check(step, parallel.read_back(report))
 
@@ -90,14 +96,14 @@ class Recorder:
     self._progress.close()
     self._writer.close()
 
-  def _finish(self, step: int, report: Tree) -> None:
+  def _finish(self, step: int, report: Tree, count: int) -> None:
     jax.block_until_ready(report)
     now = time.monotonic()
     self.seconds += now - self._since
-    if self._timed_steps >= 0:
+    if self._compiled:
       self._timed_seconds += now - self._since
-    self._timed_steps += 1
-    self._since = now
+      self._timed_steps += count
+    self._since, self._compiled = now, True
 
     self._progress.advance(step)
     ends_interval = step % self._log_every_steps == 0 or step == self._plan.total_steps

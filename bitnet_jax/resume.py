@@ -11,14 +11,15 @@ import ml_collections
 
 from bitnet_jax import config as config_lib
 from bitnet_jax import errors, steps, trained
-from bitnet_jax.assemble import Plan
 from bitnet_jax.checkpoint import Checkpoints
+from bitnet_jax.plan import Plan
 
 # Fields that may differ between a checkpoint and the run that goes on from it.
 FREE_FIELDS = (
   'num_epochs',
   'init_from',
   'model.kernels',
+  'steps_per_execution',
   'data.dir',
   'data.test_split',
   'data.workers',
@@ -33,7 +34,14 @@ OWN_FIELDS = ('init_from', 'data.dir', 'data.workers', 'data.timeout_seconds')
 # What --allow_config_change calls another manifest of the training data.
 DATA_CHANGE, _MANIFEST = 'data.manifest', 'manifest'
 # What the bits depend on besides the configuration.
-ENVIRONMENT = ('packages', 'kernels', 'device_kind', 'num_devices', 'num_processes')
+ENVIRONMENT = (
+  'packages',
+  'kernels',
+  'steps_per_execution',
+  'device_kind',
+  'num_devices',
+  'num_processes',
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import lax
 
 from bitnet_jax import metrics, parallel
 
@@ -165,6 +166,35 @@ def make_train_step(
     return state, report
 
   return train_step
+
+
+def repeat(
+  train_step: Callable[[TrainState, Tree], tuple[TrainState, Tree]],
+) -> Callable[[TrainState, Tree, jax.Array], tuple[TrainState, Tree]]:
+  """Many steps as one program, for devices that are done with a step before the next is started.
+
+  One program for every number of steps: a program for each number, as `lax.scan` would give, might
+  round otherwise, and a run's bits would depend on what interrupted it. XLA's convolutions on a
+  CPU are slower within a loop.
+
+  Args:
+    train_step: of `make_train_step`.
+
+  Returns:
+    `train_steps(state, inputs, count)`, where count is an int32 scalar from 1, which gives the
+    state and the report of the last step; all take their batches from the same inputs.
+  """
+
+  def train_steps(state: TrainState, inputs: Tree, count: jax.Array) -> tuple[TrainState, Tree]:
+    shapes = jax.eval_shape(train_step, state, inputs)[1]
+    report = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+    def body(_: jax.Array, carry: tuple[TrainState, Tree]) -> tuple[TrainState, Tree]:
+      return train_step(carry[0], inputs)
+
+    return lax.fori_loop(0, count, body, (state, report))
+
+  return train_steps
 
 
 def _count_diverging(before: jax.Array, loss: jax.Array, num_classes: int) -> jax.Array:

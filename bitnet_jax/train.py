@@ -26,15 +26,18 @@ from bitnet_jax import (
   resume,
   steps,
   stop,
+  validation,
 )
-from bitnet_jax import config as config_lib
+from bitnet_jax import plan as plan_lib
 from bitnet_jax.checkpoint import Checkpoints
 from bitnet_jax.feeds import Feed
+from bitnet_jax.plan import Plan, evaluates, saves
 from bitnet_jax.recorder import RUN_AHEAD, Recorder, make_recorder
 from bitnet_jax.watchdog import Watchdog
 
 Tree = Any
-TrainStep = Callable[[Tree, Tree], tuple[Tree, Tree]]
+# (state, what the feed hands over, number of steps) -> state and report after that many.
+TrainSteps = Callable[[Tree, Tree, int], tuple[Tree, Tree]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Run:
   config: ml_collections.ConfigDict
   environment: dict[str, Any]
   data: dict[str, Any]
-  plan: assemble.Plan
+  plan: Plan
   checkpoints: Checkpoints | None
   recorder: Recorder
   stopping: parallel.AnyProcess
@@ -70,7 +73,7 @@ def train(
   *,
   watch: Watchdog | None = None,
   allowed_changes: Sequence[str] = (),
-  wrap_step: Callable[[TrainStep], TrainStep] = lambda step: step,
+  wrap_steps: Callable[[TrainSteps], TrainSteps] = lambda take_steps: take_steps,
 ) -> dict[str, Any]:
   """Trains, or goes on with what `workdir` holds, to the end of the last epoch.
 
@@ -80,7 +83,7 @@ def train(
       and `result.json` to it.
     watch: told of each step; None for none.
     allowed_changes: fields in which the run may differ from the checkpoint it goes on from.
-    wrap_step: what is called in place of the compiled step; for benchmarks.
+    wrap_steps: what is called in place of the compiled steps; for benchmarks.
 
   Returns:
     What `result.json` holds: the test split's error and counts, the step, the time and the
@@ -91,15 +94,19 @@ def train(
       asked to stop and has saved.
   """
   watch = watch or Watchdog(0)
-  preflight.check(config, workdir if cluster.is_first() else None)
+  splits = preflight.check(config, workdir if cluster.is_first() else None)
   compilation.keep_programs()
   stopping = parallel.AnyProcess(stop.requested, delay=RUN_AHEAD)
   end_if_asked(stopping, 0)
-  environment = {**records.environment(), 'kernels': assemble.choose_kernels(config)}
-  train_feed = feeds.open_training(config)
+  environment = {
+    **records.environment(),
+    'kernels': assemble.choose_kernels(config),
+    'steps_per_execution': assemble.steps_per_execution(config),
+  }
+  train_feed = feeds.open_training(config, splits.train)
   end_if_asked(stopping, 0)
-  test_feed = feeds.open_evaluation(config, config.data.test_split)
-  plan = assemble.make_plan(config, train_feed.num_examples)
+  test_feed = feeds.open_evaluation(config, splits.test)
+  plan = plan_lib.make_plan(config, train_feed.num_examples)
   model = assemble.make_model(config, len(train_feed.class_names), parallel.AXIS)
   optimizer, schedule = assemble.make_optimizer(config, plan)
   state = steps.create_state(model, optimizer, config.seed, train_feed.image_shape)
@@ -141,10 +148,10 @@ def train(
   run = Run(
     config, environment, identity, plan, checkpoints, recorder, stopping, watch, run_evaluation
   )
-  train_step = make_step(config, plan, model, optimizer, schedule, train_feed)
+  take_steps = make_steps(config, plan, model, optimizer, schedule, train_feed)
   try:
     result = train_steps(
-      run, wrap_step(train_step), train_feed, parallel.replicate(state), start, progress
+      run, wrap_steps(take_steps), train_feed, parallel.replicate(state), start, progress
     )
   finally:
     train_feed.close()
@@ -158,32 +165,35 @@ def train(
   return records.write_result(config, workdir, plan, result, recorder.seconds, checkpoints)
 
 
-def make_step(
+def make_steps(
   config: ml_collections.ConfigDict,
-  plan: assemble.Plan,
+  plan: Plan,
   model: nn.Module,
   optimizer: optax.GradientTransformation,
   schedule: optax.Schedule,
   feed: Feed,
-) -> TrainStep:
-  """The training step, mapped over the devices."""
-  step = parallel.map_devices(
-    steps.make_train_step(
-      model,
-      optimizer,
-      schedule,
-      fetch_batch=feed.fetch_batch,
-      augment=assemble.make_augment(config),
-      steps_per_epoch=plan.steps_per_epoch,
-      log_every_steps=config.log.every_steps,
-    ),
-    donate=(0,),
+) -> TrainSteps:
+  """The training steps, mapped over the devices."""
+  most = assemble.steps_per_execution(config)
+  step = steps.make_train_step(
+    model,
+    optimizer,
+    schedule,
+    fetch_batch=feed.fetch_batch,
+    augment=assemble.make_augment(config),
+    steps_per_epoch=plan.steps_per_epoch,
+    log_every_steps=config.log.every_steps,
   )
+  mapped = parallel.map_devices(step if most == 1 else steps.repeat(step), donate=(0,))
 
   def fits(batch_size: int) -> bool:
-    return config_lib.batch_fits(batch_size, config.model.batch_norm_group, jax.device_count())
+    return validation.batch_fits(batch_size, config.model.batch_norm_group, jax.device_count())
 
-  return memory.guard(step, 'config.global_batch_size', config.global_batch_size, fits)
+  guarded = memory.guard(mapped, 'config.global_batch_size', config.global_batch_size, fits)
+  if most == 1:
+    return lambda state, inputs, _: guarded(state, inputs)
+  counts = [parallel.replicate(np.int32(count)) for count in range(most + 1)]
+  return lambda state, inputs, count: guarded(state, inputs, counts[count])
 
 
 def end_if_asked(stopping: parallel.AnyProcess, step: int) -> None:
@@ -195,7 +205,7 @@ def end_if_asked(stopping: parallel.AnyProcess, step: int) -> None:
 
 def train_steps(
   run: Run,
-  train_step: TrainStep,
+  take_steps: TrainSteps,
   feed: Feed,
   state: Tree,
   start: int,
@@ -212,11 +222,14 @@ def train_steps(
   run.watch.moved('in training', start)
   if start < plan.total_steps:
     end_if_asked(run.stopping, start)
-  for step in range(start + 1, plan.total_steps + 1):
-    inputs = feed.inputs_of(step - 1)
+  most, step = assemble.steps_per_execution(config), start
+  while step < plan.total_steps:
+    inputs = feed.inputs_of(step)
+    count = plan_lib.count_steps(config, plan, step, most)
+    step += count
     run.watch.begins(step)
-    state, report = train_step(state, inputs)
-    recorder.add(step, report)
+    state, report = take_steps(state, inputs, count)
+    recorder.add(step, report, count)
     run.watch.moved('in training', step)
     if run.stopping() or evaluates(config, plan, step) or saves(config, plan, step):
       recorder.drain()
@@ -270,18 +283,6 @@ def settle(run: Run, step: int, state: steps.TrainState, *, again: bool = False)
     raise errors.PreemptedError('step', step, f'asked to stop; {where}', 'run the command again')
   cluster.meet()  # The first may have waited long for its storage.
   return result
-
-
-def evaluates(config: ml_collections.ConfigDict, plan: assemble.Plan, step: int) -> bool:
-  """Whether the test split is evaluated after `step` steps."""
-  return plan.is_due(step, config.eval.every_epochs)
-
-
-def saves(config: ml_collections.ConfigDict, plan: assemble.Plan, step: int) -> bool:
-  """Whether a checkpoint is taken after `step` steps."""
-  every_steps = config.checkpoint.every_steps
-  in_interval = bool(every_steps) and step % every_steps == 0
-  return in_interval or plan.is_due(step, config.checkpoint.every_epochs)
 
 
 def check_divergence(run: Run) -> None:

@@ -15,6 +15,7 @@ MAY_IMPORT = {
   'errors': set(),
   'cli': {'errors'},
   'config': {'errors'},
+  'validation': {'config', 'errors'},
   'recipes': {'config'},
   'onednn': set(),
   'models': {'onednn'},
@@ -35,14 +36,15 @@ MAY_IMPORT = {
   'workdir': {'errors'},
   'checkpoint': {'errors', 'manifest'},
   'trained': {'checkpoint', 'config', 'errors', 'manifest'},
-  'assemble': {'errors', 'config', 'models', 'data', 'onednn', 'optim'},
+  'plan': {'errors'},
+  'assemble': {'errors', 'config', 'models', 'data', 'onednn', 'optim', 'plan'},
   'address': {'errors'},
-  'preflight': {'assemble', 'config', 'workdir'},
+  'preflight': {'assemble', 'data', 'plan', 'validation', 'workdir'},
   'steps': {'metrics', 'parallel'},
   'feeds': {'assemble', 'data', 'errors', 'parallel', 'steps'},
   'evaluation': {'data', 'feeds', 'memory', 'metrics', 'parallel', 'steps'},
-  'recorder': {'assemble', 'cluster', 'metrics', 'parallel', 'metric_writer', 'progress', 'steps'},
-  'resume': {'assemble', 'checkpoint', 'config', 'errors', 'steps', 'trained'},
+  'recorder': {'cluster', 'metrics', 'parallel', 'metric_writer', 'plan', 'progress', 'steps'},
+  'resume': {'checkpoint', 'config', 'errors', 'plan', 'steps', 'trained'},
 }
 # Nobody but itself imports these.
 LEAVES = ('analysis', 'main', 'train')

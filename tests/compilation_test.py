@@ -9,16 +9,17 @@ import sys
 from unittest import mock
 
 import jax
-from absl.testing import absltest
+import numpy as np
+from absl.testing import absltest, parameterized
 
-from bitnet_jax import onednn, train
+from bitnet_jax import onednn, train, trained
 from bitnet_jax.data import prepared
 from tests import fake_run
 
 COMPILED = '/jax/core/compile/backend_compile_duration'
 
 
-class LoopTest(absltest.TestCase):
+class LoopTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
     self.folder = self.create_tempdir().full_path
@@ -32,7 +33,13 @@ class LoopTest(absltest.TestCase):
     workdir.mkdir()
     return train.train(self.config, str(workdir))
 
-  def test_nothing_is_compiled_after_the_first_epoch(self):
+  def state(self, name):
+    """Parameters and running averages at the end of a run."""
+    return trained.load(str(pathlib.Path(self.folder) / name)).variables
+
+  @parameterized.parameters(1, 4)
+  def test_nothing_is_compiled_after_the_first_epoch(self, steps_per_execution):
+    self.config.steps_per_execution = steps_per_execution
     counts = collections.Counter()
 
     def listen(event, duration, **details):
@@ -54,28 +61,47 @@ class LoopTest(absltest.TestCase):
     self.assertGreater(sum(compiled[0].values()), 2)
     self.assertEqual(compiled[0], compiled[1])
 
-  def test_nothing_is_transferred_between_the_steps_of_an_epoch(self):
+  @parameterized.parameters(1, 4)
+  def test_nothing_is_transferred_between_the_steps_of_an_epoch(self, steps_per_execution):
+    self.config.steps_per_execution = steps_per_execution
     guarded = []
     real = train.train_steps
 
-    def train_steps(run, train_step, feed, state, start, progress):
+    def train_steps(run, take_steps, feed, state, start, progress):
       def inputs_of(number):
         if number % run.plan.steps_per_epoch == 0:
           return feed.inputs_of(number)  # An epoch's order is handed over.
         with jax.transfer_guard('disallow_explicit'):
           return feed.inputs_of(number)
 
-      def step(state, inputs):
-        guarded.append(1)
+      def take(state, inputs, count):
+        guarded.append(count)
         with jax.transfer_guard('disallow_explicit'):
-          return train_step(state, inputs)
+          return take_steps(state, inputs, count)
 
       guarded_feed = dataclasses.replace(feed, inputs_of=inputs_of)
-      return real(run, step, guarded_feed, state, start, progress)
+      return real(run, take, guarded_feed, state, start, progress)
 
     with mock.patch.object(train, 'train_steps', train_steps):
       self.train('guarded')
-    self.assertLen(guarded, 3 * (1437 // 64))
+    self.assertEqual(sum(guarded), 3 * (1437 // 64))
+    self.assertEqual(max(guarded), steps_per_execution)
+
+  def test_bits_do_not_depend_on_how_steps_are_grouped(self):
+    """As in a run that was stopped and went on, or writes its metrics at other steps."""
+    self.config.steps_per_execution = 4
+    results = []
+    for name, every_steps in (('often', 3), ('seldom', 1000)):
+      self.config.log.every_steps = self.config.checkpoint.every_steps = every_steps
+      self.train(name)
+      results.append(self.state(name))
+    self.config.steps_per_execution = 1
+    self.train('single')
+    for often, seldom, single in zip(
+      *map(jax.tree.leaves, (*results, self.state('single'))), strict=True
+    ):
+      np.testing.assert_array_equal(often, seldom)
+      np.testing.assert_allclose(often, single, atol=2e-2)
 
   def test_the_guard_sees_a_transfer(self):
     with jax.transfer_guard('disallow_explicit'), self.assertRaisesRegex(Exception, 'transfer'):

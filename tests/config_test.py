@@ -8,7 +8,7 @@ import pathlib
 from absl.testing import absltest, parameterized
 
 from bitnet_jax import config as config_lib
-from bitnet_jax import errors
+from bitnet_jax import errors, validation
 from bitnet_jax.analysis import paper
 
 CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
@@ -31,7 +31,7 @@ def set_field(config, name, value):
 
 class DefaultsTest(absltest.TestCase):
   def test_defaults_are_valid(self):
-    config_lib.validate(config_lib.default_config())
+    validation.validate(config_lib.default_config())
 
   def test_defaults_are_the_papers_cifar_recipe(self):
     config = config_lib.default_config()
@@ -61,7 +61,7 @@ class FilesTest(parameterized.TestCase):
     config = load(name)
     if config.data.name == 'folder' and not config.data.dir:
       config.data.dir = 'photos'  # Has no default: the user names it.
-    config_lib.validate(config)
+    validation.validate(config)
 
   @parameterized.parameters(('12,4,2', (12, 4, 2)), ('4,6,2', (4, 6, 2)))
   def test_row(self, row, sizes):
@@ -143,7 +143,7 @@ class ValidationTest(parameterized.TestCase):
     config = config_lib.default_config()
     set_field(config, name, value)
     with self.assertRaisesRegex(errors.ConfigError, line) as caught:
-      config_lib.validate(config)
+      validation.validate(config)
     self.assertNotIn('\n', str(caught.exception))
     self.assertEqual(caught.exception.exit_code, 2)
 
@@ -160,35 +160,41 @@ class ValidationTest(parameterized.TestCase):
     with self.assertRaisesRegex(
       errors.ConfigError, f'config.{name}=1.0: unknown field; '
     ) as caught:
-      config_lib.validate(config)
+      validation.validate(config)
     self.assertIn(remedy, str(caught.exception))
 
   def test_empty_section_is_an_unknown_field(self):
     config = config_lib.default_config().unlock()
     config.model.new = {}
     with self.assertRaisesRegex(errors.ConfigError, 'config.model.new=.*: unknown field'):
-      config_lib.validate(config)
+      validation.validate(config)
 
   def test_missing_field(self):
     config = config_lib.default_config().unlock()
     del config.optim['momentum']
     with self.assertRaisesRegex(errors.ConfigError, 'config.optim.momentum=: missing'):
-      config_lib.validate(config)
+      validation.validate(config)
+
+  def test_stream_hands_over_one_step_at_a_time(self):
+    config = config_lib.default_config()
+    config.data.pipeline, config.steps_per_execution = 'stream', 4
+    with self.assertRaisesRegex(errors.ConfigError, 'config.steps_per_execution=4: the stream'):
+      validation.validate(config)
 
   @parameterized.parameters((1, 4, True), (1, 5, False), (2, 5, True), (3, 6, False), (4, 6, True))
   def test_width_divides(self, width, tree_depth, fits):
     config = config_lib.default_config()
     config.model.width, config.model.tree_depth = width, tree_depth
     if fits:
-      config_lib.validate(config)
+      validation.validate(config)
     else:
       with self.assertRaisesRegex(errors.ConfigError, f'config.model.width={width}: 16.width'):
-        config_lib.validate(config)
+        validation.validate(config)
 
   def test_integer_where_a_float_is_meant(self):
     config = config_lib.default_config()
     set_field(config, 'optim.learning_rate', 1)
-    config_lib.validate(config)
+    validation.validate(config)
 
 
 class DevicesTest(parameterized.TestCase):
@@ -199,12 +205,12 @@ class DevicesTest(parameterized.TestCase):
     config = config_lib.default_config()
     config.global_batch_size, config.model.batch_norm_group = batch, group
     config.eval.batch_size = 800
-    config_lib.validate_devices(config, devices)
+    validation.validate_devices(config, devices)
 
   def test_batch_does_not_divide(self):
     config = config_lib.default_config()
     with self.assertRaisesRegex(errors.ConfigError, 'not divisible by 3 devices; use 126 or 129'):
-      config_lib.validate_devices(config, 3)
+      validation.validate_devices(config, 3)
 
   @parameterized.parameters((128, 1, 48), (128, 4, 48), (96, 3, 64))
   def test_group_does_not_fit(self, batch, devices, group):
@@ -212,7 +218,7 @@ class DevicesTest(parameterized.TestCase):
     config.global_batch_size, config.model.batch_norm_group = batch, group
     config.eval.batch_size = 600
     with self.assertRaisesRegex(errors.ConfigError, f'batch_norm_group={group}: does not fit'):
-      config_lib.validate_devices(config, devices)
+      validation.validate_devices(config, devices)
 
 
 if __name__ == '__main__':

@@ -5,6 +5,7 @@ import numpy as np
 from bitnet_jax import assemble, config, parallel, records, steps
 from bitnet_jax.checkpoint import Checkpoints
 from bitnet_jax.data import sources
+from bitnet_jax.plan import make_plan
 
 
 def make_config(data_dir, **overrides):
@@ -24,7 +25,7 @@ def make_run(workdir, made, seeds=(0,)):
   """Saves networks drawn from the seeds as steps 1, 2, ... of a run; returns their states."""
   source = sources.open_source(made.data.name, made.data.train_split, made.data.dir)
   size = made.data.image_size or source.image_size
-  plan = assemble.make_plan(made, len(source))
+  plan = make_plan(made, len(source))
   model = assemble.make_model(made, len(source.class_names), parallel.AXIS)
   optimizer, _ = assemble.make_optimizer(made, plan)
   derived = {'class_names': source.class_names, 'image_shape': (size, size, source.channels)}

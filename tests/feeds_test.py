@@ -10,8 +10,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 from PIL import Image
 
-from bitnet_jax import config as config_lib
-from bitnet_jax import errors, feeds
+from bitnet_jax import assemble, errors, feeds, validation
 from bitnet_jax.data import prepared, sources
 from tests import fake_run
 
@@ -83,15 +82,19 @@ class BothWaysTest(parameterized.TestCase):
     stream.close()
 
   def test_training(self):
-    both = [feeds.open_training(self.config(pipeline)) for pipeline in ('resident', 'stream')]
+    both = []
+    for pipeline in ('resident', 'stream'):
+      config = self.config(pipeline)
+      source = assemble.open_split(config, config.data.train_split)
+      both.append(feeds.open_training(config, source))
     self.assertEqual(both[0].num_batches, 3)
     self.assert_same_batches(*both, range(2, 8))  # From the middle of the first epoch on.
 
   def test_evaluation(self):
-    both = [
-      feeds.open_evaluation(self.config(pipeline), 'test[:90]')
-      for pipeline in ('resident', 'stream')
-    ]
+    both = []
+    for pipeline in ('resident', 'stream'):
+      config = self.config(pipeline)
+      both.append(feeds.open_evaluation(config, assemble.open_split(config, 'test[:90]')))
     self.assertEqual(both[0].num_batches, 3)
     self.assert_same_batches(*both, range(3))
 
@@ -108,8 +111,7 @@ class SkipTest(parameterized.TestCase):
         **overrides,
       },
     )
-    with mock.patch.object(sources, 'open_source', return_value=Source(broken)):
-      return feeds.open_training(made)
+    return feeds.open_training(made, Source(broken))
 
   def read(self, feed, number=5):
     self.addCleanup(feed.close)
@@ -157,7 +159,7 @@ class ValidationTest(parameterized.TestCase):
   def test_refuses(self, overrides, line):
     made = fake_run.make_config('', **overrides)
     with self.assertRaisesRegex(errors.ConfigError, line):
-      config_lib.validate(made)
+      validation.validate(made)
 
 
 if __name__ == '__main__':

@@ -12,8 +12,8 @@ import sys
 import tempfile
 import types
 
-from bitnet_jax import assemble, cli, main
-from bitnet_jax import config as config_lib
+from bitnet_jax import assemble, cli, main, validation
+from bitnet_jax.plan import make_plan
 
 NUM_DEVICES = 2
 NUM_EXAMPLES = 50_000
@@ -21,8 +21,8 @@ NUM_EXAMPLES = 50_000
 
 def train(config, workdir, *, allowed_changes):
   del workdir, allowed_changes
-  config_lib.validate_devices(config, NUM_DEVICES)
-  plan = assemble.make_plan(config, NUM_EXAMPLES)
+  validation.validate_devices(config, NUM_DEVICES)
+  plan = make_plan(config, NUM_EXAMPLES)
   assemble.make_model(config, 10, 'batch')
   assemble.make_optimizer(config, plan)
   return {'error': 0.5, 'correct': 5, 'count': 10, 'train_seconds': 1, 'checkpoint': 'none'}

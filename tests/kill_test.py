@@ -25,8 +25,8 @@ import jax, numpy as np
 from bitnet_jax import cli, feeds, main
 opened = feeds.open_training
 
-def open_training(config):
-  feed = opened(config)
+def open_training(config, source):
+  feed = opened(config, source)
   steps_per_epoch = feed.num_batches
 
   def inputs_of(number):

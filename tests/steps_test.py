@@ -97,6 +97,18 @@ def run_on_all(num_steps, group=0):
   return parallel.read_back(state), reports
 
 
+def run_repeated(counts):
+  """The same in calls of so many steps."""
+  order = resident.training_order(np.arange(EXAMPLES), BATCH, jax.device_count())
+  inputs = parallel.replicate(data()) | {'order': parallel.scatter(order)}
+  take_steps = parallel.map_devices(steps.repeat(make_step()), donate=(0,))
+  state, reports = parallel.replicate(initial_state()), []
+  for count in counts:
+    state, report = take_steps(state, inputs, parallel.replicate(np.int32(count)))
+    reports.append(parallel.read_back(report))
+  return parallel.read_back(state), reports
+
+
 class TrainStepTest(parameterized.TestCase):
   @parameterized.parameters(0, 2, 8)
   def test_eight_devices_make_the_update_of_one(self, group):
@@ -112,6 +124,17 @@ class TrainStepTest(parameterized.TestCase):
       np.testing.assert_allclose(a, b, atol=2e-5, rtol=2e-4, err_msg=jax.tree_util.keystr(path))
     for a, b in zip(jax.tree.leaves(one_reports), jax.tree.leaves(many_reports), strict=True):
       np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-4)
+
+  def test_many_steps_in_a_call(self):
+    single, single_reports = run_on_all(4)
+    calls, reports = run_repeated((3, 1))
+    again, _ = run_repeated((1, 2, 1))
+    self.assertEqual(calls.step, 4)
+    for a, b in zip(jax.tree.leaves(reports), jax.tree.leaves(single_reports[2:]), strict=True):
+      np.testing.assert_allclose(a, b, atol=1e-4, rtol=1e-3)
+    for a, b, c in zip(*map(jax.tree.leaves, (calls, again, single)), strict=True):
+      np.testing.assert_array_equal(a, b)
+      np.testing.assert_allclose(a, c, atol=1e-4, rtol=1e-3)
 
   def test_first_step_against_the_gradient_by_hand(self):
     before = initial_state()

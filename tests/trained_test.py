@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from bitnet_jax import checkpoint, config, errors, resume, trained
+from bitnet_jax import checkpoint, errors, resume, trained, validation
 from bitnet_jax.data import prepared
 from tests import fake_run
 
@@ -80,7 +80,7 @@ class TrainedTest(parameterized.TestCase):
     tree['optim']['lr'] = 1
     with self.assertRaisesRegex(errors.CheckpointError, 'config.optim.lr=1: unknown field'):
       trained.config_from_json(tree)
-    config.validate(made)
+    validation.validate(made)
 
   def test_transplant_takes_all_but_the_head(self):
     new = self.states[0]

@@ -76,8 +76,8 @@ import dataclasses, sys, time
 from bitnet_jax import cli, cluster, feeds, main, watchdog
 watchdog._FIRST = 1000
 open_training = feeds.open_training
-def open_stuck(config):
-  feed = open_training(config)
+def open_stuck(config, source):
+  feed = open_training(config, source)
   def inputs_of(number):
     if number == 12:
       time.sleep(1000)

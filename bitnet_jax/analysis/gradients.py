@@ -58,7 +58,8 @@ def layer_norms(run: trained.Trained, split: str = '', batches: int = 8) -> list
     DataError: the split cannot be read, or does not fit in memory (name a part of it).
   """
   config = run.config
-  data = assemble.load_split(config, split or config.data.train_split)
+  source = assemble.open_split(config, split or config.data.train_split)
+  data = assemble.load_split(config, source)
   available = len(data.label) // config.global_batch_size
   if min(available, batches) < 1:
     raise errors.ConfigError(

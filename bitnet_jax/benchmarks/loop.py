@@ -17,7 +17,7 @@ from PIL import Image
 from bitnet_jax import train
 
 Tree = Any
-Step = Callable[[Tree, Tree], tuple[Tree, Tree]]
+TakeSteps = Callable[[Tree, Tree, int], tuple[Tree, Tree]]
 
 _CLASSES, _SIZE = 10, 32
 # More often than any configuration does, so that what they cost shows.
@@ -25,39 +25,39 @@ _LOG_EVERY, _SAVE_EVERY = 10, 30
 
 
 class InTurns:
-  """A training step that now and then takes bare steps too, and keeps both times apart.
+  """Training steps that now and then are taken bare too; both times are kept apart.
 
   Args:
-    step: the compiled one.
-    length: steps in a row of the loop, and then bare ones.
+    take_steps: the compiled ones.
+    length: steps in a row of the loop, and then bare ones; no call goes past a multiple of it.
 
   Attributes:
     loop: seconds of each `length` steps with all that the loop does between them.
     bare: seconds of each `length` steps that follow each other directly.
   """
 
-  def __init__(self, step: Step, length: int) -> None:
-    self._step, self._length = step, length
+  def __init__(self, take_steps: TakeSteps, length: int) -> None:
+    self._take_steps, self._length = take_steps, length
     self._taken, self._start = 0, 0.0
     self.loop: list[float] = []
     self.bare: list[float] = []
 
-  def __call__(self, state: Tree, inputs: Tree) -> tuple[Tree, Tree]:
-    """The next state and the report; see `steps.make_train_step`."""
+  def __call__(self, state: Tree, inputs: Tree, count: int) -> tuple[Tree, Tree]:
+    """The state and the report after `count` steps; see `train.make_steps`."""
     if self._taken % self._length == 0:
       jax.block_until_ready(state)
       if self._taken > self._length:  # The first steps compile.
         self.loop.append(time.perf_counter() - self._start)
-      self.bare.append(self._bare_steps(jax.tree.map(jnp.copy, state), inputs))
+      self.bare.append(self._bare_steps(jax.tree.map(jnp.copy, state), inputs, count))
       self._start = time.perf_counter()
-    self._taken += 1
-    return self._step(state, inputs)
+    self._taken += count
+    return self._take_steps(state, inputs, count)
 
-  def _bare_steps(self, state: Tree, inputs: Tree) -> float:
+  def _bare_steps(self, state: Tree, inputs: Tree, most: int) -> float:
     jax.block_until_ready(state)
     start = time.perf_counter()
-    for _ in range(self._length):
-      state, report = self._step(state, inputs)
+    for taken in range(0, self._length, most):
+      state, report = self._take_steps(state, inputs, min(most, self._length - taken))
     jax.block_until_ready(report)
     return time.perf_counter() - start
 
@@ -76,8 +76,8 @@ def measure(config: ml_collections.ConfigDict, *, rounds: int, length: int = 10)
   """
   turns: list[InTurns] = []
 
-  def wrap(step: Step) -> Step:
-    turns.append(InTurns(step, length))
+  def wrap(take_steps: TakeSteps) -> TakeSteps:
+    turns.append(InTurns(take_steps, length))
     return turns[0]
 
   with tempfile.TemporaryDirectory() as folder:
@@ -91,7 +91,7 @@ def measure(config: ml_collections.ConfigDict, *, rounds: int, length: int = 10)
     made.eval.batch_size = batch
     workdir = pathlib.Path(folder) / 'run'
     workdir.mkdir()
-    train.train(made, str(workdir), wrap_step=wrap)
+    train.train(made, str(workdir), wrap_steps=wrap)
   loop, bare = turns[0].loop, turns[0].bare[1 : 1 + len(turns[0].loop)]
   pairs = [own / whole for whole, own in zip(loop, bare, strict=True)]
   return {

@@ -14,6 +14,7 @@ import numpy as np
 from bitnet_jax import assemble, metrics, parallel, steps
 from bitnet_jax.config import CIFAR_MODELS
 from bitnet_jax.models import fold
+from bitnet_jax.plan import Plan
 
 Tree = Any
 
@@ -40,7 +41,7 @@ class Case:
     batch = config.global_batch_size
     self.images = rng.normal(size=(batch, size, size, 3)).astype(np.float32)
     self.labels = rng.integers(0, self.num_classes, batch).astype(np.int32)
-    self._plan = assemble.Plan(_STEPS_PER_EPOCH, round(_STEPS_PER_EPOCH * config.num_epochs))
+    self._plan = Plan(_STEPS_PER_EPOCH, round(_STEPS_PER_EPOCH * config.num_epochs))
     self._optimizer, self._schedule = assemble.make_optimizer(config, self._plan)
     self.state = steps.create_state(
       self.model(), self._optimizer, config.seed, self.images.shape[1:]
@@ -58,8 +59,12 @@ class Case:
     config.model.dtype = dtype or config.model.dtype
     return assemble.make_model(config, self.num_classes, axis_name)
 
-  def train_step(self) -> Callable[[Tree, Tree], tuple[Tree, Tree]]:
-    """The step that trains, mapped over the devices: no augmentation, the same batch each time."""
+  def train_step(self, *, repeated: bool = False) -> Callable[..., tuple[Tree, Tree]]:
+    """The step that trains, mapped over the devices: no augmentation, the same batch each time.
+
+    Args:
+      repeated: give many as one program, see `steps.repeat`.
+    """
 
     def fetch(inputs: Tree, _: jax.Array) -> steps.Batch:
       return {**inputs, 'mask': jnp.ones(inputs['label'].shape, jnp.float32)}
@@ -73,7 +78,7 @@ class Case:
       steps_per_epoch=_STEPS_PER_EPOCH,
       log_every_steps=50,
     )
-    return parallel.map_devices(step, donate=(0,))
+    return parallel.map_devices(steps.repeat(step) if repeated else step, donate=(0,))
 
   def inputs(self) -> Tree:
     """This process's part of the batch on its devices."""
@@ -82,15 +87,20 @@ class Case:
     return parallel.place({'image': self.images[own], 'label': self.labels[own]})
 
   def side(self, count: int = 1) -> Callable[[], float]:
-    """Compiles; then each call takes `count` training steps and gives their seconds."""
-    train_step, inputs = self.train_step(), self.inputs()
+    """Each call takes `count` training steps, as a run would, and gives their seconds."""
+    most = min(assemble.steps_per_execution(self.config), count)
+    take_steps, inputs = self.train_step(repeated=most > 1), self.inputs()
     state = parallel.replicate(self.state)
+    whole = (parallel.replicate(np.int32(most)),) if most > 1 else ()
+    rest = (parallel.replicate(np.int32(count % most)),)
 
     def run() -> float:
       nonlocal state
       start = time.perf_counter()
-      for _ in range(count):
-        state, report = train_step(state, inputs)
+      for _ in range(count // most):
+        state, report = take_steps(state, inputs, *whole)
+      if count % most:
+        state, report = take_steps(state, inputs, *rest)
       jax.block_until_ready(report)
       return time.perf_counter() - start
 

@@ -43,9 +43,13 @@ class GradientsTest(absltest.TestCase):
 
   def _norms(self, batches, count=20):
     data = mock.Mock(spec=arrays.Arrays, image=self.image[:count], label=self.label[:count])
-    with mock.patch.object(assemble, 'load_split', return_value=data) as load:
+    with (
+      mock.patch.object(assemble, 'open_split') as opened,
+      mock.patch.object(assemble, 'load_split', return_value=data) as load,
+    ):
       found = gradients.layer_norms(self.run_, 'train[:20]', batches)
-    load.assert_called_once_with(self.config, 'train[:20]')
+    opened.assert_called_once_with(self.config, 'train[:20]')
+    load.assert_called_once_with(self.config, opened.return_value)
     return {norm.name: norm for norm in found}
 
   def test_head_has_the_norm_of_its_closed_form(self):
