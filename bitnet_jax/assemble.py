@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -11,7 +10,7 @@ import jax
 import ml_collections
 import optax
 
-from bitnet_jax import errors, models, onednn, optim
+from bitnet_jax import cores, errors, models, onednn, optim
 from bitnet_jax.data import arrays, augment, sources
 from bitnet_jax.plan import Plan
 
@@ -19,9 +18,6 @@ from bitnet_jax.plan import Plan
 MAX_RESIDENT_BYTES = 2 * 2**30
 # A second of reading at most: sets up to this size are compared with their hashes at every start.
 ALWAYS_HASHED_BYTES = 2**30
-# Starting a program takes the host a fraction of a millisecond, a small network's step on a GPU a
-# few: in so many it no longer counts, and a request to stop is met as soon as before.
-_STEPS_PER_EXECUTION = 10
 
 
 def open_split(config: ml_collections.ConfigDict, split: str) -> sources.Source:
@@ -53,7 +49,7 @@ def load_split(config: ml_collections.ConfigDict, source: sources.Source) -> arr
   return arrays.load_arrays(
     source,
     config.data.image_size,
-    workers=os.cpu_count() or 1,
+    workers=cores.available(),
     max_bytes=MAX_RESIDENT_BYTES,
   )
 
@@ -73,14 +69,6 @@ def choose_kernels(config: ml_collections.ConfigDict) -> str:
   if reason and asked == 'onednn':
     raise errors.ConfigError('config.model.kernels', asked, reason, 'use auto')
   return 'xla' if reason else 'onednn'
-
-
-def steps_per_execution(config: ml_collections.ConfigDict) -> int:
-  """Steps that a call of the device may take; see `steps.repeat`."""
-  if config.steps_per_execution:
-    return config.steps_per_execution
-  small = config.data.pipeline == 'resident' and jax.default_backend() != 'cpu'
-  return _STEPS_PER_EXECUTION if small else 1
 
 
 def make_model(config: ml_collections.ConfigDict, num_classes: int, axis_name: str) -> nn.Module:

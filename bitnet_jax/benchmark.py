@@ -34,6 +34,9 @@ _TORCH_PYTHON = flags.DEFINE_string(
 _TORCH_COMPILE = flags.DEFINE_string(
   'torch_compile', '', "PyTorch's compiler, by mode, as max-autotune; empty: eager."
 )
+_MATRIX_RATE = flags.DEFINE_bool(
+  'matrix_rate', False, 'Also compare a step with the rate of large matrix products.'
+)
 _ROUNDS = flags.DEFINE_integer('rounds', 15, 'How often each side is timed.', lower_bound=3)
 _COUNT = flags.DEFINE_integer('count', 1, 'Steps of one timing.', lower_bound=1)
 _JSON = flags.DEFINE_string('json', '', 'File that a line with the result is added to.')
@@ -104,11 +107,19 @@ def _measure(config: Any) -> dict[str, Any]:
     return scaling.measure(config, rounds=rounds)
   from bitnet_jax.benchmarks import step
 
-  compiler = _TORCH_COMPILE.value
-  return step.measure(config, rounds=rounds, count=count, torch_compile=compiler, **other)
+  return step.measure(
+    config,
+    rounds=rounds,
+    count=count,
+    torch_compile=_TORCH_COMPILE.value,
+    matrix_rate=_MATRIX_RATE.value,
+    **other,
+  )
 
 
 def _describe(config: Any) -> dict[str, Any]:
+  from bitnet_jax import plan
+
   model = config.model
   sizes = [model.width, model.tree_depth, model.num_blocks]
   small = model.name in config_lib.CIFAR_MODELS
@@ -116,6 +127,7 @@ def _describe(config: Any) -> dict[str, Any]:
     'network': f'{model.name} {",".join(map(str, sizes))}' if small else model.name,
     'dtype': model.dtype,
     'batch': config.global_batch_size,
+    'steps_per_execution': plan.steps_per_execution(config),
     'against': _AGAINST.value,
   }
 

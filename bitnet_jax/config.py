@@ -49,9 +49,10 @@ FIELDS: tuple[Field, ...] = (
   Field(
     'steps_per_execution',
     0,
-    'steps that one call of the device takes (resident); 0: 10, on a CPU 1',
+    'most steps of one call of the device, which ends where metrics, a checkpoint or an epoch are '
+    'due; 0: 10 of resident data on a GPU or TPU, else 1',
     0,
-    10**4,
+    100,
   ),
   Field(
     'init_from',
@@ -192,7 +193,13 @@ FIELDS: tuple[Field, ...] = (
   Field('checkpoint.keep_best', 1, 'checkpoints of least test error kept beside them', 0, 10**4),
   # Ends that nobody else would notice; see also data.timeout_seconds. First steps, which compile,
   # may take ten times as long.
-  Field('watch.stall_seconds', 120.0, 'longest time without a step; 0: no limit', 0.0, 1e6),
+  Field(
+    'watch.stall_seconds',
+    120.0,
+    'longest wait for a step; 0: no limit',
+    0.0,
+    1e6,
+  ),
   Field('watch.peer_seconds', 30.0, 'a process silent for so long is lost', 1.0, 1e5),
   Field('watch.join_seconds', 120.0, 'longest wait for all processes to start', 1.0, 1e5),
   Field('log.every_steps', 50, 'steps between training metrics', 1, 10**9),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +15,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from bitnet_jax import assemble, errors, parallel, steps
+from bitnet_jax import assemble, cores, errors, parallel, steps
 from bitnet_jax.data import order, resident, stream
 from bitnet_jax.data.arrays import Arrays
 from bitnet_jax.data.crop import Crop
@@ -187,7 +186,7 @@ def num_workers(config: ml_collections.ConfigDict) -> int:
   """Processes that decode: as configured, or one for each core that this process may use."""
   if config.data.workers >= 0:
     return config.data.workers
-  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+  return cores.available()
 
 
 def _skip_counter(source: Source, max_skipped: float) -> Callable[[np.ndarray], None]:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
+import jax
 import ml_collections
 
 from bitnet_jax import errors
+
+# Starting a program takes the host a fraction of a millisecond, a small network's step on a GPU a
+# few: in so many it no longer counts. A request to stop waits for them.
+_STEPS_PER_EXECUTION = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,10 +22,12 @@ class Plan:
   Attributes:
     steps_per_epoch: whole batches of the training split.
     total_steps: of the run.
+    steps_per_execution: most steps of a call of the device.
   """
 
   steps_per_epoch: int
   total_steps: int
+  steps_per_execution: int = 1
 
   def ends_epoch(self, step: int) -> bool:
     """Whether an epoch, or the run, is over after `step` steps."""
@@ -31,6 +39,17 @@ class Plan:
       return True
     epoch, rest = divmod(step, self.steps_per_epoch)
     return bool(every_epochs) and rest == 0 and epoch % every_epochs == 0
+
+  def count_steps(self, step: int, intervals: Sequence[int]) -> int:
+    """Steps of the call after `step` steps, none of which goes past the end of an epoch or the run.
+
+    Args:
+      step: steps taken.
+      intervals: something is due after every so many steps; 0 for never.
+    """
+    lengths = (self.steps_per_epoch, *intervals)
+    ends = [step + length - step % length for length in lengths if length]
+    return min(step + self.steps_per_execution, self.total_steps, *ends) - step
 
 
 def make_plan(config: ml_collections.ConfigDict, num_examples: int) -> Plan:
@@ -56,7 +75,15 @@ def make_plan(config: ml_collections.ConfigDict, num_examples: int) -> Plan:
       f'no step: an epoch has {steps_per_epoch}',
       f'use {1 / steps_per_epoch:g} or more',
     )
-  return Plan(steps_per_epoch, total_steps)
+  return Plan(steps_per_epoch, total_steps, steps_per_execution(config))
+
+
+def steps_per_execution(config: ml_collections.ConfigDict) -> int:
+  """Most steps of a call of the device; see `steps.repeat`."""
+  if config.steps_per_execution:
+    return config.steps_per_execution
+  resident = config.data.pipeline == 'resident'
+  return _STEPS_PER_EXECUTION if resident and jax.default_backend() != 'cpu' else 1
 
 
 def evaluates(config: ml_collections.ConfigDict, plan: Plan, step: int) -> bool:
@@ -69,14 +96,3 @@ def saves(config: ml_collections.ConfigDict, plan: Plan, step: int) -> bool:
   every_steps = config.checkpoint.every_steps
   in_interval = bool(every_steps) and step % every_steps == 0
   return in_interval or plan.is_due(step, config.checkpoint.every_epochs)
-
-
-def count_steps(config: ml_collections.ConfigDict, plan: Plan, step: int, most: int) -> int:
-  """How many steps after `step` come before the host has something to do, `most` at most.
-
-  It logs, saves, evaluates, and hands over the order of the next epoch.
-  """
-  for end in range(step + 1, step + most):
-    if end % config.log.every_steps == 0 or plan.ends_epoch(end) or saves(config, plan, end):
-      return end - step
-  return most

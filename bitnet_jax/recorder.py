@@ -16,9 +16,14 @@ from bitnet_jax.progress import Progress, Silent
 
 Tree = Any
 
-# Calls the host may be ahead of the device: enough to keep it busy, few enough that progress is
+# Steps the host may be ahead of the device: enough to keep it busy, few enough that progress is
 # true and a request to stop is met at once.
-RUN_AHEAD = 4
+_RUN_AHEAD = 4
+
+
+def run_ahead(steps_per_execution: int) -> int:
+  """Calls the host may be ahead of the device: one where a call has many steps."""
+  return _RUN_AHEAD if steps_per_execution == 1 else 1
 
 
 class Recorder:
@@ -38,6 +43,7 @@ class Recorder:
     global_batch_size: int,
     log_every_steps: int,
     seconds: float,
+    ahead: int = _RUN_AHEAD,
   ):
     """Starts the clock.
 
@@ -48,7 +54,9 @@ class Recorder:
       global_batch_size: examples of a step.
       log_every_steps: length of the logging interval.
       seconds: spent training before this process began.
+      ahead: calls the host may be ahead of the device.
     """
+    self._ahead = ahead
     self._writer, self._progress, self._plan = writer, progress, plan
     self._global_batch_size, self._log_every_steps = global_batch_size, log_every_steps
     self._pending: collections.deque[tuple[int, Tree, int]] = collections.deque()
@@ -59,7 +67,7 @@ class Recorder:
     self._timed_steps, self._timed_seconds, self._compiled = 0, 0.0, False
 
   def add(self, step: int, report: Tree, count: int = 1) -> None:
-    """Takes the report after `step` steps of a call of `count`; waits for the call `RUN_AHEAD` ago.
+    """Takes a call's report; waits for the call `ahead` before it.
 
     Args:
       step: steps taken once the call is over; within it nothing has to be logged.
@@ -67,7 +75,7 @@ class Recorder:
       count: steps it takes.
     """
     self._pending.append((step, report, count))
-    if len(self._pending) > RUN_AHEAD:
+    if len(self._pending) > self._ahead:
       self._finish(*self._pending.popleft())
 
   def drain(self) -> None:
@@ -152,6 +160,7 @@ def make_recorder(
   step: int,
   seconds: float,
   settled: bool,
+  ahead: int,
 ) -> Recorder:
   """The recorder of a run that goes on after `step` steps; the first process's alone says anything.
 
@@ -162,6 +171,7 @@ def make_recorder(
     step: steps taken.
     seconds: spent on them.
     settled: whether the evaluation that was due after them was done.
+    ahead: calls the host may be ahead of the device.
   """
   writer: MetricWriter | Silent = Silent()
   shown: Progress | Silent = Silent()
@@ -176,4 +186,5 @@ def make_recorder(
     global_batch_size=config.global_batch_size,
     log_every_steps=config.log.every_steps,
     seconds=seconds,
+    ahead=ahead,
   )

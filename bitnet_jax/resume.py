@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
+import numpy as np
 
+from bitnet_jax import cluster, errors, steps, trained
 from bitnet_jax import config as config_lib
-from bitnet_jax import errors, steps, trained
 from bitnet_jax.checkpoint import Checkpoints
 from bitnet_jax.plan import Plan
 
@@ -37,11 +38,13 @@ DATA_CHANGE, _MANIFEST = 'data.manifest', 'manifest'
 ENVIRONMENT = (
   'packages',
   'kernels',
-  'steps_per_execution',
+  'repeated',
   'device_kind',
   'num_devices',
   'num_processes',
 )
+# What checkpoints that do not say so were made with.
+_UNRECORDED = {'repeated': False}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +76,7 @@ def make_record(
 
 
 def restore(
-  checkpoints: Checkpoints,
+  checkpoints: Checkpoints | None,
   config: ml_collections.ConfigDict,
   state: steps.TrainState,
   *,
@@ -81,12 +84,12 @@ def restore(
   data: dict[str, Any],
   allowed: Sequence[str],
 ) -> tuple[steps.TrainState, Progress]:
-  """The newest checkpoint's state and progress.
+  """The newest checkpoint's state and progress, which the first process finds, on all of them.
 
   If there is none: `state`, with what `init_from` names in it, and no progress.
 
   Args:
-    checkpoints: of the work directory.
+    checkpoints: of the work directory; None in all processes but the first.
     config: of the run that is to go on.
     state: template, and what is given back where there is no checkpoint.
     environment: of this process, see `records.environment`.
@@ -96,17 +99,20 @@ def restore(
   Raises:
     CheckpointError: it cannot be read, or belongs to a run that trained otherwise.
   """
-  step = checkpoints.latest_step()
-  if step is None:
-    if config.init_from:
-      params, batch_stats = trained.transplant(state.params, state.batch_stats, config.init_from)
-      state = dataclasses.replace(state, params=params, batch_stats=batch_stats)
-    return state, Progress()
-  record = checkpoints.read_record(step)
-  check_config(config, record['config'], step, allowed)
-  check_data(data, record['data'], step, allowed)
-  warn_of_changes(environment, record['environment'])
-  return checkpoints.restore(step, state), Progress(record['seconds'], record['settled'])
+  progress = Progress()
+  step = checkpoints.latest_step() if checkpoints else None
+  if checkpoints and step is not None:
+    record = checkpoints.read_record(step)
+    check_config(config, record['config'], step, allowed)
+    check_data(data, record['data'], step, allowed)
+    warn_of_changes(environment, record['environment'])
+    state = checkpoints.restore(step, state)
+    progress = Progress(record['seconds'], record['settled'])
+  elif checkpoints and config.init_from:
+    params, batch_stats = trained.transplant(state.params, state.batch_stats, config.init_from)
+    state = dataclasses.replace(state, params=params, batch_stats=batch_stats)
+  state, settled = cluster.broadcast((state, np.bool_(progress.settled)))
+  return state, dataclasses.replace(progress, settled=bool(settled))
 
 
 def shared_fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -172,7 +178,7 @@ def check_data(
 def warn_of_changes(environment: dict[str, Any], saved: dict[str, Any]) -> None:
   """Says on stderr what differs of that which the bits depend on."""
   for name in ENVIRONMENT:
-    new, old = environment[name], saved.get(name)
+    new, old = environment[name], {**_UNRECORDED, **saved}.get(name)
     if new == old:
       continue
     if isinstance(new, dict) and isinstance(old, dict):

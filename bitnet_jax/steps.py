@@ -146,14 +146,8 @@ def make_train_step(
     sums['steps'] = jnp.ones((), jnp.float32)
     interval_sums = _add_since(state.interval_sums, sums, state.step % log_every_steps == 0)
     epoch_sums = _add_since(state.epoch_sums, sums, state.step % steps_per_epoch == 0)
-    report = {
-      'interval': interval_sums,
-      'epoch': epoch_sums,
-      'learning_rate': schedule(state.step),
-      'diverging': _count_diverging(
-        state.diverging, sums['loss'] / sums['count'], logits.shape[-1]
-      ),
-    }
+    learning_rate = schedule(state.step)
+    loss = sums['loss'] / sums['count']
     state = TrainState(
       step=state.step + 1,
       params=optax.apply_updates(state.params, updates),
@@ -161,40 +155,50 @@ def make_train_step(
       opt_state=opt_state,
       interval_sums=interval_sums,
       epoch_sums=epoch_sums,
-      diverging=report['diverging'],
+      diverging=_count_diverging(state.diverging, loss, logits.shape[-1]),
     )
-    return state, report
+    return state, _report(state, learning_rate)
 
   return train_step
 
 
+def _report(state: TrainState, learning_rate: jax.typing.ArrayLike) -> Tree:
+  return {
+    'interval': state.interval_sums,
+    'epoch': state.epoch_sums,
+    'learning_rate': jnp.asarray(learning_rate, jnp.float32),
+    'diverging': state.diverging,
+  }
+
+
 def repeat(
-  train_step: Callable[[TrainState, Tree], tuple[TrainState, Tree]],
+  train_step: Callable[[TrainState, Tree], tuple[TrainState, Tree]], most: int
 ) -> Callable[[TrainState, Tree, jax.Array], tuple[TrainState, Tree]]:
   """Many steps as one program, for devices that are done with a step before the next is started.
 
   One program for every number of steps: a program for each number, as `lax.scan` would give, might
-  round otherwise, and a run's bits would depend on what interrupted it. XLA's convolutions on a
-  CPU are slower within a loop.
+  round otherwise, and a run's bits would depend on what interrupted it.
 
   Args:
     train_step: of `make_train_step`.
+    most: steps of a call. With 1 there is no loop: in one, XLA's convolutions on a CPU are slower.
 
   Returns:
-    `train_steps(state, inputs, count)`, where count is an int32 scalar from 1, which gives the
-    state and the report of the last step; all take their batches from the same inputs.
+    `take_steps(state, inputs, count)`, where count is an int32 scalar from 1 to `most`, which gives
+    the state and the report of the last step; all take their batches from the same inputs.
   """
+  if most == 1:
+    return lambda state, inputs, _: train_step(state, inputs)
 
-  def train_steps(state: TrainState, inputs: Tree, count: jax.Array) -> tuple[TrainState, Tree]:
-    shapes = jax.eval_shape(train_step, state, inputs)[1]
-    report = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+  def take_steps(state: TrainState, inputs: Tree, count: jax.Array) -> tuple[TrainState, Tree]:
+    def body(_: jax.Array, carry: tuple[TrainState, jax.Array]) -> tuple[TrainState, jax.Array]:
+      state, report = train_step(carry[0], inputs)
+      return state, report['learning_rate']
 
-    def body(_: jax.Array, carry: tuple[TrainState, Tree]) -> tuple[TrainState, Tree]:
-      return train_step(carry[0], inputs)
+    state, learning_rate = lax.fori_loop(0, count, body, (state, jnp.zeros((), jnp.float32)))
+    return state, _report(state, learning_rate)
 
-    return lax.fori_loop(0, count, body, (state, report))
-
-  return train_steps
+  return take_steps
 
 
 def _count_diverging(before: jax.Array, loss: jax.Array, num_classes: int) -> jax.Array:

@@ -1,7 +1,8 @@
 """Requests to stop: SIGTERM from a scheduler, SIGINT from a keyboard.
 
-The first one is met at the next step: the run saves and ends with exit code 75. A second one, while
-it saves, changes nothing; a third ends the process at once, and the checkpoint before stays whole.
+The first one is met after the steps that the device was given: the run saves and ends with exit
+code 75. A second one, while it saves, changes nothing; a third ends the process at once, and the
+checkpoint before stays whole.
 """
 
 from __future__ import annotations

@@ -28,16 +28,15 @@ from bitnet_jax import (
   stop,
   validation,
 )
-from bitnet_jax import plan as plan_lib
 from bitnet_jax.checkpoint import Checkpoints
 from bitnet_jax.feeds import Feed
-from bitnet_jax.plan import Plan, evaluates, saves
-from bitnet_jax.recorder import RUN_AHEAD, Recorder, make_recorder
+from bitnet_jax.plan import Plan, evaluates, make_plan, saves
+from bitnet_jax.recorder import Recorder, make_recorder, run_ahead
 from bitnet_jax.watchdog import Watchdog
 
 Tree = Any
 # (state, what the feed hands over, number of steps) -> state and report after that many.
-TrainSteps = Callable[[Tree, Tree, int], tuple[Tree, Tree]]
+TakeSteps = Callable[[Tree, Tree, int], tuple[Tree, Tree]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +72,7 @@ def train(
   *,
   watch: Watchdog | None = None,
   allowed_changes: Sequence[str] = (),
-  wrap_steps: Callable[[TrainSteps], TrainSteps] = lambda take_steps: take_steps,
+  wrap_steps: Callable[[TakeSteps], TakeSteps] = lambda take_steps: take_steps,
 ) -> dict[str, Any]:
   """Trains, or goes on with what `workdir` holds, to the end of the last epoch.
 
@@ -96,17 +95,15 @@ def train(
   watch = watch or Watchdog(0)
   splits = preflight.check(config, workdir if cluster.is_first() else None)
   compilation.keep_programs()
-  stopping = parallel.AnyProcess(stop.requested, delay=RUN_AHEAD)
+  plan = make_plan(config, len(splits.train))
+  ahead = run_ahead(plan.steps_per_execution)
+  stopping = parallel.AnyProcess(stop.requested, delay=ahead)
   end_if_asked(stopping, 0)
-  environment = {
-    **records.environment(),
-    'kernels': assemble.choose_kernels(config),
-    'steps_per_execution': assemble.steps_per_execution(config),
-  }
+  kernels, repeated = assemble.choose_kernels(config), plan.steps_per_execution > 1
+  environment = {**records.environment(), 'kernels': kernels, 'repeated': repeated}
   train_feed = feeds.open_training(config, splits.train)
   end_if_asked(stopping, 0)
   test_feed = feeds.open_evaluation(config, splits.test)
-  plan = plan_lib.make_plan(config, train_feed.num_examples)
   model = assemble.make_model(config, len(train_feed.class_names), parallel.AXIS)
   optimizer, schedule = assemble.make_optimizer(config, plan)
   state = steps.create_state(model, optimizer, config.seed, train_feed.image_shape)
@@ -116,23 +113,28 @@ def train(
     'class_names': list(train_feed.class_names),
     'manifest': train_feed.fingerprint,
   }
-  shared = {'kernels': environment['kernels'], 'num_test_examples': test_feed.num_examples}
+  shared = {'kernels': kernels, 'num_test_examples': test_feed.num_examples}
+  shared |= dataclasses.asdict(plan)
   cluster.check_same({**resume.shared_fields(config), **identity, **shared})
-  checkpoints, progress = None, resume.Progress()
+  checkpoints = None
   if cluster.is_first():
     keep = config.checkpoint
     checkpoints = Checkpoints(workdir, keep_latest=keep.keep_latest, keep_best=keep.keep_best)
-    state, progress = resume.restore(
-      checkpoints, config, state, environment=environment, data=identity, allowed=allowed_changes
-    )
-  state, settled = cluster.broadcast((state, np.bool_(progress.settled)))
-  progress = dataclasses.replace(progress, settled=bool(settled))
+  state, progress = resume.restore(
+    checkpoints, config, state, environment=environment, data=identity, allowed=allowed_changes
+  )
   start = int(state.step)
   resume.check_length(config, plan, start)
   if checkpoints:
     records.describe_run(config, workdir, plan, state.params, train_feed, environment)
   recorder = make_recorder(
-    config, workdir, plan, step=start, seconds=progress.seconds, settled=progress.settled
+    config,
+    workdir,
+    plan,
+    step=start,
+    seconds=progress.seconds,
+    settled=progress.settled,
+    ahead=ahead,
   )
   if checkpoints and start:
     recorder.line(f'resumed from step {start}, {checkpoints.path(start)}')
@@ -172,9 +174,8 @@ def make_steps(
   optimizer: optax.GradientTransformation,
   schedule: optax.Schedule,
   feed: Feed,
-) -> TrainSteps:
+) -> TakeSteps:
   """The training steps, mapped over the devices."""
-  most = assemble.steps_per_execution(config)
   step = steps.make_train_step(
     model,
     optimizer,
@@ -184,15 +185,14 @@ def make_steps(
     steps_per_epoch=plan.steps_per_epoch,
     log_every_steps=config.log.every_steps,
   )
-  mapped = parallel.map_devices(step if most == 1 else steps.repeat(step), donate=(0,))
+  most = plan.steps_per_execution
+  mapped = parallel.map_devices(steps.repeat(step, most), donate=(0,))
 
   def fits(batch_size: int) -> bool:
     return validation.batch_fits(batch_size, config.model.batch_norm_group, jax.device_count())
 
   guarded = memory.guard(mapped, 'config.global_batch_size', config.global_batch_size, fits)
-  if most == 1:
-    return lambda state, inputs, _: guarded(state, inputs)
-  counts = [parallel.replicate(np.int32(count)) for count in range(most + 1)]
+  counts = {count: parallel.replicate(np.int32(count)) for count in range(1, most + 1)}
   return lambda state, inputs, count: guarded(state, inputs, counts[count])
 
 
@@ -205,7 +205,7 @@ def end_if_asked(stopping: parallel.AnyProcess, step: int) -> None:
 
 def train_steps(
   run: Run,
-  take_steps: TrainSteps,
+  take_steps: TakeSteps,
   feed: Feed,
   state: Tree,
   start: int,
@@ -222,10 +222,10 @@ def train_steps(
   run.watch.moved('in training', start)
   if start < plan.total_steps:
     end_if_asked(run.stopping, start)
-  most, step = assemble.steps_per_execution(config), start
+  step, intervals = start, (config.log.every_steps, config.checkpoint.every_steps)
   while step < plan.total_steps:
     inputs = feed.inputs_of(step)
-    count = plan_lib.count_steps(config, plan, step, most)
+    count = plan.count_steps(step, intervals)
     step += count
     run.watch.begins(step)
     state, report = take_steps(state, inputs, count)

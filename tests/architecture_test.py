@@ -17,7 +17,8 @@ MAY_IMPORT = {
   'config': {'errors'},
   'validation': {'config', 'errors'},
   'recipes': {'config'},
-  'onednn': set(),
+  'cores': set(),
+  'onednn': {'cores'},
   'models': {'onednn'},
   'data': {'errors'},
   'optim': set(),
@@ -37,14 +38,14 @@ MAY_IMPORT = {
   'checkpoint': {'errors', 'manifest'},
   'trained': {'checkpoint', 'config', 'errors', 'manifest'},
   'plan': {'errors'},
-  'assemble': {'errors', 'config', 'models', 'data', 'onednn', 'optim', 'plan'},
+  'assemble': {'cores', 'errors', 'config', 'models', 'data', 'onednn', 'optim', 'plan'},
   'address': {'errors'},
   'preflight': {'assemble', 'data', 'plan', 'validation', 'workdir'},
   'steps': {'metrics', 'parallel'},
-  'feeds': {'assemble', 'data', 'errors', 'parallel', 'steps'},
+  'feeds': {'assemble', 'cores', 'data', 'errors', 'parallel', 'steps'},
   'evaluation': {'data', 'feeds', 'memory', 'metrics', 'parallel', 'steps'},
   'recorder': {'cluster', 'metrics', 'parallel', 'metric_writer', 'plan', 'progress', 'steps'},
-  'resume': {'checkpoint', 'config', 'errors', 'plan', 'steps', 'trained'},
+  'resume': {'checkpoint', 'cluster', 'config', 'errors', 'plan', 'steps', 'trained'},
 }
 # Nobody but itself imports these.
 LEAVES = ('analysis', 'main', 'train')

@@ -13,12 +13,23 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from bitnet_jax import config as config_lib
-from bitnet_jax import errors, models
+from bitnet_jax import errors, models, parallel
 from bitnet_jax.analysis import counts, networks
-from bitnet_jax.benchmarks import against_torch, infer, loop, network, scaling, step, table, timing
+from bitnet_jax.benchmarks import (
+  against_torch,
+  infer,
+  loop,
+  matrix,
+  network,
+  scaling,
+  step,
+  table,
+  timing,
+)
 from bitnet_jax.benchmarks import input as input_benchmark
 
 ROOT = pathlib.Path(__file__).parent.parent
+InTurns = loop.InTurns
 NO_TORCH = importlib.util.find_spec('torch') is None
 SIZES = {'bitnet': (2, 3, 2), 'wide_resnet': (1, 2, 2), 'plainnet': (1, 2, 1)}
 
@@ -77,7 +88,7 @@ class TorchNetworkTest(parameterized.TestCase):
     images = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)
     arrays = against_torch.torch_arrays(jax.tree.map(lambda s: np.zeros(s.shape), shapes))
-    theirs = torch_networks.Network(against_torch.network_spec(made.model, 7)).state_dict()
+    theirs = torch_networks.Network(against_torch.network_spec(model)).state_dict()
     want = {k: tuple(v.shape) for k, v in theirs.items() if not k.endswith('batches_tracked')}
     self.assertEqual({k: v.shape for k, v in arrays.items()}, want)
 
@@ -148,7 +159,7 @@ class InputTest(absltest.TestCase):
     self.assertIn('| ours: decode, crop |', done.stdout)
 
 
-class MeasureTest(absltest.TestCase):
+class MeasureTest(parameterized.TestCase):
   def test_another_network_is_not_compared(self):
     case = network.Case(make_config())
     ours = case.check()
@@ -172,9 +183,49 @@ class MeasureTest(absltest.TestCase):
     self.assertGreater(step.measure(made, rounds=3)['ours']['per_second'], 0)
     self.assertGreater(infer.measure(made, rounds=3, count=2)['ours']['per_second'], 0)
 
-  def test_loop_pairs_its_steps_with_bare_ones(self):
+  def test_many_steps_in_a_call(self):
+    made = make_config()
+    made.steps_per_execution, taken = 2, []
+
+    def map_devices(function, **options):
+      mapped = parallel.map_devices(function, **options)
+
+      def run(state, inputs, count):
+        taken.append(int(parallel.read_back(count)))
+        state, report = mapped(state, inputs, count)
+        self.assertEqual(parallel.read_back(state).step, sum(taken))
+        return state, report
+
+      return run
+
+    with mock.patch.object(network, 'parallel', wraps=parallel) as patched:
+      patched.map_devices = map_devices
+      run = network.Case(made).side(5)
+      self.assertGreater(run(), 0)
+    self.assertEqual(taken, [2, 2, 1])
+
+  def test_share_of_the_matrix_rate(self):
+    made = make_config()
+    with mock.patch.object(matrix, 'rate', return_value=1e12):
+      result = step.measure(made, rounds=3, matrix_rate=True)
+    wanted = networks.Network('bitnet', 1, 2, 1)
+    work = 3 * 8 * counts.count(wanted, 'multiply_adds', wanted.trained)  # A batch of 8.
+    want = work / result['ours']['median'] / 1e12
+    self.assertAlmostEqual(result['matrix']['share'] / want, 1, places=5)
+    # A few multiply-adds a nanosecond at least, and no more than a processor has.
+    self.assertBetween(matrix.rate('float32', size=256) / 1e9, 0.1, 1e5)
+    line = {'network': 'n', 'dtype': 'float32', 'batch': 8, 'result': result}
+    self.assertIn(f'| {result["matrix"]["share"]:.0%} |', table._steps([line]))
+
+  @parameterized.parameters(1, 4)
+  def test_loop_pairs_its_steps_with_bare_ones(self, steps_per_execution):
     made = make_config(batch=16)
-    result = loop.measure(made, rounds=3, length=4)
+    made.steps_per_execution = steps_per_execution
+    turns = []
+    keep = lambda *arguments: turns.append(InTurns(*arguments)) or turns[0]  # noqa: E731
+    with mock.patch.object(loop, 'InTurns', side_effect=keep):
+      result = loop.measure(made, rounds=3, length=6)
+    self.assertLen(turns[0].loop, 3)
     # Of unoptimised kernels on virtual devices: only that both were timed, of the same steps.
     self.assertBetween(result['share']['whole'], 0.05, 5)
 
@@ -182,7 +233,7 @@ class MeasureTest(absltest.TestCase):
     case = network.Case(make_config(sizes=(4, 3, 1)))
     wanted = networks.Network('bitnet', 4, 3, 1)
     want = counts.count(wanted, 'multiply_adds', wanted.trained)
-    self.assertEqual(scaling.multiply_adds(case), 8 * want)
+    self.assertEqual(case.multiply_adds(), 8 * want)
 
   def test_two_processes_take_steps_together(self):
     got = scaling._layout(make_config(), processes=2, devices=1, rounds=2)

@@ -1,5 +1,8 @@
 """How long a run is, and how far the host may let the device go on by itself."""
 
+from unittest import mock
+
+import jax
 from absl.testing import absltest, parameterized
 
 from bitnet_jax import config as config_lib
@@ -36,18 +39,35 @@ class PlanTest(parameterized.TestCase):
     (224, 10, 1),  # the end of the run
   )
   def test_steps_before_something_is_due(self, step, most, count):
-    config = make_config(**{'log.every_steps': 50, 'checkpoint.every_steps': 70})
-    self.assertEqual(plan.count_steps(config, plan.Plan(90, 225), step, most), count)
+    self.assertEqual(plan.Plan(90, 225, most).count_steps(step, (50, 70)), count)
 
   def test_nothing_is_due_within_a_call(self):
-    config = make_config(**{'log.every_steps': 7, 'checkpoint.every_steps': 11})
-    made, step, ends = plan.Plan(13, 100), 0, set()
+    config = make_config(
+      **{'checkpoint.every_steps': 11, 'checkpoint.every_epochs': 2, 'eval.every_epochs': 3}
+    )
+    made, step, ends = plan.Plan(13, 100, 5), 0, set()
     while step < made.total_steps:
-      step += plan.count_steps(config, made, step, 5)
+      step += made.count_steps(step, (7, config.checkpoint.every_steps))
       ends.add(step)
-    due = [n for n in range(1, 101) if n % 7 == 0 or plan.saves(config, made, n) or n % 13 == 0]
+    due = {
+      n
+      for n in range(1, 101)
+      if n % 7 == 0
+      or plan.saves(config, made, n)
+      or plan.evaluates(config, made, n)
+      or made.ends_epoch(n)
+    }
     self.assertContainsSubset(due, ends)
-    self.assertEqual(max(ends), 100)
+    self.assertContainsSubset({39, 77, 100}, due)
+
+  def test_zero_stands_for_never(self):
+    self.assertEqual(plan.Plan(90, 225, 10).count_steps(3, (0,)), 10)
+    self.assertEqual(plan.steps_per_execution(make_config()), 1)
+    self.assertEqual(plan.steps_per_execution(make_config(steps_per_execution=7)), 7)
+    with mock.patch.object(jax, 'default_backend', return_value='gpu'):
+      self.assertEqual(plan.steps_per_execution(make_config()), 10)
+      stream = make_config(**{'data.pipeline': 'stream'})
+      self.assertEqual(plan.steps_per_execution(stream), 1)
 
 
 if __name__ == '__main__':

@@ -76,6 +76,7 @@ class EnvironmentTest(absltest.TestCase):
     before = {
       'packages': {'jax': '0.10.2', 'numpy': '2.4.6'},
       'kernels': 'xla',
+      'repeated': False,
       'device_kind': 'cpu',
       'num_devices': 1,
       'num_processes': 1,
@@ -89,6 +90,15 @@ class EnvironmentTest(absltest.TestCase):
     self.assertIn('packages was jax 0.10.2, is jax 0.12.0: the same examples', lines[0])
     self.assertIn('kernels was xla, is onednn', lines[1])
     self.assertIn('num_devices was 1, is 2', lines[2])
+
+  def test_older_checkpoints_are_of_single_steps(self):
+    before = dict.fromkeys(resume.ENVIRONMENT, 1) | {'packages': {}}
+    older = {name: value for name, value in before.items() if name != 'repeated'}
+    for repeated in (False, True):
+      with contextlib.redirect_stderr(io.StringIO()) as stderr:
+        resume.warn_of_changes(before | {'repeated': repeated}, older)
+      self.assertEqual('repeated was False, is True' in stderr.getvalue(), repeated)
+      self.assertLen(stderr.getvalue().splitlines(), repeated)
 
 
 if __name__ == '__main__':

@@ -101,7 +101,7 @@ def run_repeated(counts):
   """The same in calls of so many steps."""
   order = resident.training_order(np.arange(EXAMPLES), BATCH, jax.device_count())
   inputs = parallel.replicate(data()) | {'order': parallel.scatter(order)}
-  take_steps = parallel.map_devices(steps.repeat(make_step()), donate=(0,))
+  take_steps = parallel.map_devices(steps.repeat(make_step(), 3), donate=(0,))
   state, reports = parallel.replicate(initial_state()), []
   for count in counts:
     state, report = take_steps(state, inputs, parallel.replicate(np.int32(count)))

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import ClassVar
 
 from absl.testing import absltest, parameterized
 
@@ -23,7 +24,7 @@ print('not reached')
 """
 
 
-class StopTest(train_process.TrainCase, parameterized.TestCase):
+class StopCase(train_process.TrainCase):
   def stop_at(self, workdir, marker, number=signal.SIGTERM, **fields):
     """Starts a run and signals it when `marker` appears in what it prints or as a file."""
     process = subprocess.Popen(
@@ -43,6 +44,8 @@ class StopTest(train_process.TrainCase, parameterized.TestCase):
     _, stderr = process.communicate(timeout=train_process.TIMEOUT)
     return process.returncode, stderr, time.monotonic() - started
 
+
+class StopTest(StopCase, parameterized.TestCase):
   @parameterized.parameters(
     ('training images', signal.SIGTERM),  # While it compiles.
     ('step 30/66', signal.SIGTERM),
@@ -81,6 +84,27 @@ class StopTest(train_process.TrainCase, parameterized.TestCase):
     self.assertEqual(result.stdout, '')
     self.assertIn('SIGTERM: saving and stopping', result.stderr)
     self.assertIn('still saving; once more aborts', result.stderr)
+
+
+class ManyStepsTest(StopCase):
+  """As on a GPU, where a call of the device takes many steps."""
+
+  FIELDS: ClassVar[dict] = {
+    'steps_per_execution': 4,
+    'log.every_steps': 6,
+    'checkpoint.every_steps': 9,
+    'num_epochs': 2,
+  }
+
+  def test_saves_between_two_calls_and_goes_on_bit_for_bit(self):
+    workdir = self.folder / 'stopped'
+    code, stderr, _ = self.stop_at(workdir, 'step 12/44', **self.FIELDS)
+    self.assertEqual(code, 75, stderr[-2000:])
+    self.run_main(workdir, **self.FIELDS)
+    self.assertEqual(train_process.rows(workdir), train_process.rows(self.whole))
+    self.assertSameState(workdir, self.whole)
+    steps = [row['step'] for row in train_process.rows(self.whole, 'train')]
+    self.assertEqual(steps, [6, 12, 18, 24, 30, 36, 42, 44])
 
 
 if __name__ == '__main__':

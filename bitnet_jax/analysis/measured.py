@@ -16,10 +16,11 @@ from bitnet_jax.analysis.networks import Network
 
 # Fields that do not make a run another experiment, and those that name the network and the data.
 _FREE = (
-  'seed', 'data.dir', 'data.name', 'data.pipeline', 'data.workers', 'data.timeout_seconds',
+  'seed', 'steps_per_execution', 'model.kernels',
+  'data.dir', 'data.name', 'data.pipeline', 'data.workers', 'data.timeout_seconds',
   'data.verify', 'eval.batch_size', 'eval.every_epochs',
 )  # fmt: skip
-_FREE_SECTIONS = ('checkpoint', 'log')
+_FREE_SECTIONS = ('checkpoint', 'log', 'watch')
 # Images of the test splits that the paper's errors are of.
 _TEST_IMAGES = {paper.CIFAR10: 10000, paper.CIFAR100: 10000, paper.SINGLE_CROP: 50000}
 _SIZES = ('name', 'width', 'tree_depth', 'num_blocks', 'width_factor')

@@ -6,55 +6,48 @@ import json
 import pathlib
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import ml_collections
 import numpy as np
 
-from bitnet_jax import errors
+from bitnet_jax import assemble, errors
 from bitnet_jax.models import bitnet, resnet
 
 Tree = Any
 
-_STAGES = {'bitnet26': bitnet.BITNET26_STAGES, 'bitnet34': bitnet.BITNET34_STAGES}
-_BLOCKS = {'resnet18b': resnet.RESNET18_BLOCKS, 'resnet34b': resnet.RESNET34_BLOCKS}
-_CIFAR_KINDS = {'bitnet': 'bit', 'wide_resnet': 'residual', 'plainnet': 'plain'}
 
-
-def network_spec(model: ml_collections.ConfigDict, num_classes: int) -> dict[str, Any]:
-  """Describes a network to `torch_networks.Network`.
-
-  Args:
-    model: the configuration's section.
-    num_classes: logits.
-  """
-  if model.name in _CIFAR_KINDS:
-    kind = _CIFAR_KINDS[model.name]
-    stages = [
-      [(16 * model.width * 2**stage, model.tree_depth)] * model.num_blocks for stage in range(3)
-    ]
-  elif model.name in _STAGES:
-    kind, stages = 'bit', [list(stage) for stage in _STAGES[model.name]]
+def network_spec(model: nn.Module) -> dict[str, Any]:
+  """Describes a network of `models.create_model` to `torch_networks.Network`."""
+  stages: Sequence[Sequence[tuple[int, int]]]
+  if isinstance(model, bitnet.ImagenetBitNet):
+    kind, stages = 'bit', model.stages
+  elif isinstance(model, resnet.ResNetB):
+    kind, width = 'basic', 64 * model.width_factor
+    stages = [[(int(width * 2**s), 2)] * count for s, count in enumerate(model.stage_blocks)]
   else:
-    kind = 'basic'
-    stages = [
-      [(int(64 * model.width_factor * 2**stage), 2)] * blocks
-      for stage, blocks in enumerate(_BLOCKS[model.name])
-    ]
+    assert isinstance(model, bitnet.CifarBitNet | resnet.WideResNet)
+    kind = 'bit' if isinstance(model, bitnet.CifarBitNet) else 'residual'
+    if isinstance(model, resnet.WideResNet) and not model.shortcut:
+      kind = 'plain'
+    width = 16 * model.width
+    stages = [[(width * 2**s, model.tree_depth)] * model.num_blocks for s in range(3)]
   blocks = [
     (f'stage{s}_block{i}', kind, features, depth, 2 if s > 1 and i == 1 else 1)
     for s, stage in enumerate(stages, start=1)
     for i, (features, depth) in enumerate(stage, start=1)
   ]
-  large = model.name not in _CIFAR_KINDS
+  large = len(stages) == 4
   return {
     'blocks': blocks,
     'stem': (64, 7) if large else (16, 3),
     'stem_norm': kind in ('bit', 'basic'),
     'final_norm': kind in ('residual', 'plain'),
     'channels': 3,
-    'classes': num_classes,
+    'classes': model.num_classes,
   }
 
 
@@ -133,6 +126,7 @@ class TorchProcess:
   ) -> dict[str, Any]:
     """Builds the network of a configuration with these weights; gives versions."""
     num_classes = variables['params']['head']['kernel'].shape[-1]
+    model = assemble.make_model(config, num_classes, '')
     path = self._folder / 'arrays.npz'
     arrays = {'images': images, 'labels': labels, **torch_arrays(variables)}
     np.savez(path, **arrays)  # type: ignore[arg-type]
@@ -144,7 +138,7 @@ class TorchProcess:
     }
     return self.ask(
       'build',
-      spec=network_spec(config.model, num_classes),
+      spec=network_spec(model),
       arrays=str(path),
       dtype=dtype,
       device=device,

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from bitnet_jax import errors
+from bitnet_jax import cores, errors
 from bitnet_jax.data import archives, augment, crop, decode, resident, stream
 from bitnet_jax.data.sources import Example
 
@@ -167,10 +167,10 @@ def scaling(batches: Callable[[int], stream.Batch]) -> dict[int, tuple[float, fl
   Of several rounds in turns: by the clock the best, for others may use the machine too; of a core
   the median.
   """
-  numbers = sorted({1, 2, len(os.sched_getaffinity(0))})
+  numbers = sorted({1, 2, cores.available()})
   rounds = [{n: streaming(batches, n, 20 * n) for n in numbers} for _ in range(_STREAM_ROUNDS)]
-  clocks, cores = ({n: [one[n][i] for one in rounds] for n in numbers} for i in (0, 1))
-  return {n: (max(clocks[n]), float(np.median(cores[n]))) for n in numbers}
+  clocks, each = ({n: [one[n][i] for one in rounds] for n in numbers} for i in (0, 1))
+  return {n: (max(clocks[n]), float(np.median(each[n]))) for n in numbers}
 
 
 def _cpu_seconds() -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pathlib
 import tempfile
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,13 +14,13 @@ import numpy as np
 from PIL import Image
 
 from bitnet_jax import train
+from bitnet_jax.train import TakeSteps
 
 Tree = Any
-TakeSteps = Callable[[Tree, Tree, int], tuple[Tree, Tree]]
 
 _CLASSES, _SIZE = 10, 32
-# More often than any configuration does, so that what they cost shows.
-_LOG_EVERY, _SAVE_EVERY = 10, 30
+# Turns from one checkpoint to the next: fewer than in any configuration, so that the cost shows.
+_SAVE_EVERY = 3
 
 
 class InTurns:
@@ -68,7 +67,7 @@ def measure(config: ml_collections.ConfigDict, *, rounds: int, length: int = 10)
   Args:
     config: of a network for small images.
     rounds: how often loop and bare steps take turns.
-    length: steps of a turn.
+    length: steps of a turn, of an epoch and between metrics.
 
   Returns:
     A JSON object: images a second of the loop and of bare steps, and what share of the bare
@@ -83,10 +82,10 @@ def measure(config: ml_collections.ConfigDict, *, rounds: int, length: int = 10)
   with tempfile.TemporaryDirectory() as folder:
     made = config.copy_and_resolve_references()
     batch = made.global_batch_size
-    _write_images(pathlib.Path(folder) / 'photos', 10 * batch, 10 * _CLASSES)
+    _write_images(pathlib.Path(folder) / 'photos', length * batch, 10 * _CLASSES)
     made.data.name, made.data.dir = 'folder', f'{folder}/photos'
-    made.data.image_size, made.num_epochs = _SIZE, (rounds + 2) * length / 10
-    made.log.every_steps, made.checkpoint.every_steps = _LOG_EVERY, _SAVE_EVERY
+    made.data.image_size, made.num_epochs = _SIZE, rounds + 2.0
+    made.log.every_steps, made.checkpoint.every_steps = length, _SAVE_EVERY * length
     made.eval.every_epochs = made.checkpoint.every_epochs = 0
     made.eval.batch_size = batch
     workdir = pathlib.Path(folder) / 'run'

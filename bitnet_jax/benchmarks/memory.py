@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 
 from bitnet_jax import parallel
 from bitnet_jax.benchmarks.network import Case
@@ -24,7 +25,8 @@ def measure(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """
   case = Case(config)
   state, inputs = parallel.replicate(case.state), case.inputs()
-  compiled = case.train_step().lower(state, inputs).compile()  # type: ignore[attr-defined]
+  count = parallel.replicate(np.int32(1))
+  compiled = case.take_steps().lower(state, inputs, count).compile()  # type: ignore[attr-defined]
   analysis = compiled.memory_analysis()
   del state
   run = case.side()

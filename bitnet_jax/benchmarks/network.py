@@ -12,9 +12,10 @@ import ml_collections
 import numpy as np
 
 from bitnet_jax import assemble, metrics, parallel, steps
+from bitnet_jax.analysis import counts
 from bitnet_jax.config import CIFAR_MODELS
 from bitnet_jax.models import fold
-from bitnet_jax.plan import Plan
+from bitnet_jax.plan import Plan, steps_per_execution
 
 Tree = Any
 
@@ -59,12 +60,19 @@ class Case:
     config.model.dtype = dtype or config.model.dtype
     return assemble.make_model(config, self.num_classes, axis_name)
 
-  def train_step(self, *, repeated: bool = False) -> Callable[..., tuple[Tree, Tree]]:
-    """The step that trains, mapped over the devices: no augmentation, the same batch each time.
+  def multiply_adds(self) -> int:
+    """Of the forward pass for the batch, read from the traced program."""
+    model = self.model(axis_name='', kernels='xla')
+    traced = jax.make_jaxpr(model.apply)(self.variables, self.images)
+    return sum(counts.multiply_adds(eqn) for eqn in counts.equations(traced.jaxpr))
 
-    Args:
-      repeated: give many as one program, see `steps.repeat`.
-    """
+  @property
+  def most(self) -> int:
+    """Steps of a call, as in a run of this configuration."""
+    return steps_per_execution(self.config)
+
+  def take_steps(self) -> Callable[[Tree, Tree, jax.Array], tuple[Tree, Tree]]:
+    """The steps that train, mapped over the devices: no augmentation, the same batch each time."""
 
     def fetch(inputs: Tree, _: jax.Array) -> steps.Batch:
       return {**inputs, 'mask': jnp.ones(inputs['label'].shape, jnp.float32)}
@@ -78,7 +86,7 @@ class Case:
       steps_per_epoch=_STEPS_PER_EPOCH,
       log_every_steps=50,
     )
-    return parallel.map_devices(steps.repeat(step) if repeated else step, donate=(0,))
+    return parallel.map_devices(steps.repeat(step, self.most), donate=(0,))
 
   def inputs(self) -> Tree:
     """This process's part of the batch on its devices."""
@@ -88,19 +96,16 @@ class Case:
 
   def side(self, count: int = 1) -> Callable[[], float]:
     """Each call takes `count` training steps, as a run would, and gives their seconds."""
-    most = min(assemble.steps_per_execution(self.config), count)
-    take_steps, inputs = self.train_step(repeated=most > 1), self.inputs()
+    take_steps, inputs = self.take_steps(), self.inputs()
     state = parallel.replicate(self.state)
-    whole = (parallel.replicate(np.int32(most)),) if most > 1 else ()
-    rest = (parallel.replicate(np.int32(count % most)),)
+    sizes = [min(self.most, count - first) for first in range(0, count, self.most)]
+    counts = {size: parallel.replicate(np.int32(size)) for size in set(sizes)}
 
     def run() -> float:
       nonlocal state
       start = time.perf_counter()
-      for _ in range(count // most):
-        state, report = take_steps(state, inputs, *whole)
-      if count % most:
-        state, report = take_steps(state, inputs, *rest)
+      for size in sizes:
+        state, report = take_steps(state, inputs, counts[size])
       jax.block_until_ready(report)
       return time.perf_counter() - start
 

@@ -17,7 +17,6 @@ import ml_collections
 import numpy as np
 
 from bitnet_jax import parallel
-from bitnet_jax.analysis import counts
 from bitnet_jax.benchmarks import timing
 from bitnet_jax.benchmarks.network import Case
 
@@ -36,21 +35,16 @@ _DISPATCHES = 200
 _CHILD = """
 import json, sys
 given = json.load(sys.stdin)
-import jax
-if given['processes'] > 1:
-  jax.config.update('jax_cpu_collectives_implementation', 'gloo')
-  jax.distributed.initialize(
-    given['address'],
-    given['processes'],
-    given['process'],
-    coordinator_bind_address=given['address'],
-  )
-from bitnet_jax import config
-from bitnet_jax.benchmarks.network import Case
+from bitnet_jax import cluster, config, watchdog
 made = config.default_config()
 made.update(given['config'])
-run = Case(made).side()
-print(json.dumps([run() for _ in range(2 + given['rounds'])][2:]))
+with (
+  watchdog.Watchdog(0) as watch,
+  cluster.member(*given['place'], join_seconds=60, peer_seconds=60, watch=watch),
+):
+  from bitnet_jax.benchmarks.network import Case
+  run = Case(made).side()
+  print(json.dumps([run() for _ in range(2 + given['rounds'])][2:]))
 """
 
 
@@ -74,20 +68,13 @@ def measure(config: ml_collections.ConfigDict, *, rounds: int) -> dict[str, Any]
       made.update_from_flattened_dict({field: value})
       case = Case(made)
       seconds = timing.in_turns({'step': case.side()}, rounds)['step']
-      result = {'field': field, 'value': value, 'multiply_adds': multiply_adds(case)}
+      result = {'field': field, 'value': value, 'multiply_adds': case.multiply_adds()}
       cases.append(result | timing.summary(seconds, made.global_batch_size))
   layouts = [
     {'processes': processes, 'devices': devices, **_layout(config, processes, devices, rounds)}
     for processes, devices in _LAYOUTS
   ]
   return {'cases': cases, 'layouts': layouts, 'dispatch': dispatch(Case(config))}
-
-
-def multiply_adds(case: Case) -> int:
-  """Of the forward pass for the batch, read from the traced program."""
-  model = case.model(axis_name='', kernels='xla')
-  traced = jax.make_jaxpr(model.apply)(case.variables, case.images)
-  return sum(counts.multiply_adds(eqn) for eqn in counts.equations(traced.jaxpr))
 
 
 def _layout(
@@ -101,7 +88,6 @@ def _layout(
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     address = f'127.0.0.1:{free.getsockname()[1]}'
-  given = {'config': config.to_dict(), 'rounds': rounds, 'processes': processes, 'address': address}
   children = []
   for process in range(processes):
     child = subprocess.Popen(
@@ -112,7 +98,8 @@ def _layout(
       text=True,
     )
     assert child.stdin
-    child.stdin.write(json.dumps({**given, 'process': process}))
+    place = (address if processes > 1 else '', processes, process)
+    child.stdin.write(json.dumps({'config': config.to_dict(), 'rounds': rounds, 'place': place}))
     child.stdin.close()
     child.stdin = None
     children.append(child)

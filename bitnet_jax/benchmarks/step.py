@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 
 from bitnet_jax import errors
-from bitnet_jax.benchmarks import against_torch, timing
+from bitnet_jax.benchmarks import against_torch, matrix, timing
 from bitnet_jax.benchmarks.network import Case
 
 # Between two float32 computations of one function: of the logits' largest value; and of each
@@ -26,6 +26,7 @@ def measure(
   against: str = '',
   torch_python: str = '',
   torch_compile: str = '',
+  matrix_rate: bool = False,
 ) -> dict[str, Any]:
   """Times training steps.
 
@@ -36,6 +37,8 @@ def measure(
     against: 'torch', or '' for no comparison.
     torch_python: interpreter that has PyTorch; '' for this one.
     torch_compile: mode of torch.compile; '' for eager.
+    matrix_rate: also say how the step's multiply-adds a second compare with those of large
+      matrices, see `matrix.rate`.
 
   Returns:
     A JSON object: seconds of a step and images a second of each side, how much faster ours is, and
@@ -45,9 +48,11 @@ def measure(
     ConfigError: PyTorch is not to be had, or computes something else.
   """
   case = Case(config)
+  work = config.global_batch_size * count
   if not against:
     seconds = timing.in_turns({'ours': case.side(count)}, rounds)
-    return {'ours': timing.summary(seconds['ours'], config.global_batch_size * count)}
+    ours = timing.summary(seconds['ours'], work)
+    return {'ours': ours, **(_of_matrix_rate(case, ours) if matrix_rate else {})}
   with (
     tempfile.TemporaryDirectory() as folder,
     against_torch.TorchProcess(torch_python, folder) as torch,
@@ -60,14 +65,25 @@ def measure(
     sides = {'ours': case.side(count), 'torch': lambda: torch.ask('step', count=count)}
     seconds = timing.in_turns(sides, rounds)
     memory = torch.ask('memory')
-  work = config.global_batch_size * count
+  sums = {name: timing.summary(values, work) for name, values in seconds.items()}
   return {
-    **{name: timing.summary(values, work) for name, values in seconds.items()},
+    **sums,
+    **(_of_matrix_rate(case, sums['ours']) if matrix_rate else {}),
     'ratio': timing.ratio(seconds['ours'], seconds['torch']),
     'agreement': agreement,
     'torch_bytes': memory,
     'versions': versions,
   }
+
+
+def _of_matrix_rate(case: Case, ours: dict[str, float]) -> dict[str, Any]:
+  # Forward, and the gradients of input and kernel, which are as much work each; the image's, which
+  # nobody needs, is counted too.
+  multiply_adds = 3 * case.multiply_adds() * ours['per_second'] / case.config.global_batch_size
+  # Devices that the host plays share its cores.
+  devices = 1 if jax.default_backend() == 'cpu' else jax.device_count()
+  rate = matrix.rate(case.config.model.dtype) * devices
+  return {'matrix': {'rate': rate, 'step': multiply_adds, 'share': multiply_adds / rate}}
 
 
 def compare(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:

@@ -35,6 +35,8 @@ def _case(line: dict[str, Any]) -> list[str]:
 
 def _steps(lines: Sequence[dict[str, Any]]) -> str:
   header = ['network', 'type', 'batch', 'step, ms', 'images/s', 'PyTorch', 'ratio', 'middle half']
+  with_rate = any('matrix' in line['result'] for line in lines)
+  header += ['of matrix rate'] if with_rate else []
   rows = []
   for line in lines:
     result = line['result']
@@ -46,6 +48,8 @@ def _steps(lines: Sequence[dict[str, Any]]) -> str:
       row += [f'{ratio["low"]:.2f} to {ratio["high"]:.2f}']
     else:
       row += ['-'] * 3
+    if with_rate:
+      row.append(f'{result["matrix"]["share"]:.0%}' if 'matrix' in result else '-')
     rows.append([*_case(line), *row])
   return _table(header, rows)
 

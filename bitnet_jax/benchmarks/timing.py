@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from bitnet_jax import records
+from bitnet_jax import cores, records
 
 # A side of a comparison: does the work once and says how many seconds it took.
 Side = Callable[[], float]
@@ -59,7 +59,7 @@ def conditions() -> dict[str, Any]:
     'device': jax.devices()[0].device_kind,
     'devices': jax.device_count(),
     'processor': _processor(),
-    'cores': len(os.sched_getaffinity(0)),
+    'cores': cores.available(),
     'load': os.getloadavg()[0],
   }
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 import collections
 import ctypes
 import functools
-import os
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bitnet_jax import cores
 from bitnet_jax.onednn import library, plans
 
 _TARGET = 'bitnet_jax_onednn'
@@ -127,7 +127,7 @@ def _execute(frame: _Frame) -> None:
 @functools.cache
 def _threads() -> int:
   """Threads that a kernel may have: the devices of a process share its cores."""
-  return max(len(os.sched_getaffinity(0)) // jax.local_device_count('cpu'), 1)
+  return max(cores.available() // jax.local_device_count('cpu'), 1)
 
 
 def _answer_metadata(address: int) -> None:

@@ -65,7 +65,17 @@ class MeasuredTest(parameterized.TestCase):
   def test_ways_of_training_are_apart_and_the_papers_comes_first(self):
     make_run(self.folder, 'a', num_epochs=4.0)
     make_run(self.folder, 'b', **{'optim.drop_factor': 0.1})
-    make_run(self.folder, 'c', correct=9600, **{'data.dir': '/elsewhere', 'log.every_steps': 7})
+    make_run(
+      self.folder,
+      'c',
+      correct=9600,
+      **{
+        'data.dir': '/elsewhere',
+        'log.every_steps': 7,
+        'steps_per_execution': 5,
+        'watch.stall_seconds': 9.0,
+      },
+    )
     groups = self._cell()
     self.assertAlmostEqual(groups[0]['mean'], 4.0)
     self.assertEqual(

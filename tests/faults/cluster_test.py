@@ -46,6 +46,16 @@ class ClusterTest(ClusterCase):
     for a, b in zip(*map(jax.tree.leaves, states), strict=True):
       np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
 
+  def test_many_steps_in_a_call(self):
+    fields = {**FIELDS, 'log.every_steps': 9}
+    alone, workdir = self.folder / 'alone-many', self.folder / 'many'
+    self.run_main(alone, devices=4, **fields)
+    codes, _ = self.cluster(workdir, steps_per_execution=3, **fields).wait()
+    self.assertEqual(codes, [0, 0])
+    states = self.state(alone, 4), self.state(workdir, 4)
+    for a, b in zip(*map(jax.tree.leaves, states), strict=True):
+      np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
   def test_counts_every_example_once_and_writes_once(self):
     result = json.loads((self.whole / 'result.json').read_text())
     self.assertEqual((result['count'], result['step']), (360, 11))
