@@ -61,15 +61,16 @@ def measure(config: ml_collections.ConfigDict, *, rounds: int) -> dict[str, Any]
     seconds; 'dispatch', seconds to call a function mapped over the devices, and a jitted one, of
     a state's arrays.
   """
-  cases = []
+  cases, sides = [], {}
   for field, values in _VARIED.items():
     for value in values:
       made = config.copy_and_resolve_references()
       made.update_from_flattened_dict({field: value})
-      case = Case(made)
-      seconds = timing.in_turns({'step': case.side()}, rounds)['step']
-      result = {'field': field, 'value': value, 'multiply_adds': case.multiply_adds()}
-      cases.append(result | timing.summary(seconds, made.global_batch_size))
+      network = Case(made)
+      cases.append({'field': field, 'value': value, 'multiply_adds': network.multiply_adds()})
+      sides[f'{field} {value}'] = network.side()
+  for case, seconds in zip(cases, timing.in_turns(sides, rounds).values(), strict=True):
+    case |= timing.summary(seconds)
   layouts = [
     {'processes': processes, 'devices': devices, **_layout(config, processes, devices, rounds)}
     for processes, devices in _LAYOUTS

@@ -28,7 +28,7 @@ def draw(line: dict[str, Any], output: str) -> None:
   for (field, name), colour in zip(_NAMES.items(), plots.COLOURS, strict=False):
     rows = [case for case in cases if case['field'] == field]
     work = [case['multiply_adds'] / 1e9 for case in rows]
-    times = [1e3 * case['median'] for case in rows]
+    times = [1e3 * case['least'] for case in rows]
     values = ', '.join(str(case['value']) for case in rows)
     panel.plot(work, times, marker='o', color=colour, label=f'{name}: {values}')
   panel.autoscale_view()

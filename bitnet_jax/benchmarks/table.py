@@ -104,23 +104,23 @@ def _scaling(lines: Sequence[dict[str, Any]]) -> str:
     'what differs',
     'value',
     'multiply-adds, G',
-    'step, ms',
+    'least step, ms',
     'G a second',
   ]
   parts = []
   for line in lines:
     rows = []
     for case in line['result']['cases']:
-      work, time = case['multiply_adds'] / 1e9, case['median']
+      work, time = case['multiply_adds'] / 1e9, case['least']
       row = [case['field'], str(case['value']), f'{work:.2f}', f'{1e3 * time:.0f}']
       # Forward, and the gradients of input and kernel, which are as much work each.
       rows.append([line['network'], line['dtype'], *row, f'{3 * work / time:.0f}'])
     parts.append(_table(header, rows))
     layouts = [
-      [str(layout['processes']), str(layout['devices']), f'{1e3 * layout["median"]:.0f}']
+      [str(layout['processes']), str(layout['devices']), f'{1e3 * layout["least"]:.0f}']
       for layout in line['result']['layouts']
     ]
-    parts.append(_table(['processes', 'devices of each', 'step, ms'], layouts))
+    parts.append(_table(['processes', 'devices of each', 'least step, ms'], layouts))
     dispatch = line['result']['dispatch']
     parts.append(
       f'A call by pmap takes {1e6 * dispatch["pmap"]:.0f} microseconds, '
