@@ -31,7 +31,8 @@ class Recorder:
 
   Attributes:
     seconds: spent training so far, compilation included, evaluation and saving not.
-    diverged: step and mean loss where the run was seen to diverge, None while it has not.
+    diverged: step and mean loss where the run was seen to diverge, or to end with a loss that is
+      too large; None while it has not.
   """
 
   def __init__(
@@ -125,7 +126,9 @@ class Recorder:
       self._log_epoch(step, report)
 
   def _check(self, step: int, report: Tree) -> None:
-    if report['diverging'] >= steps.DIVERGED and not self.diverged:
+    # The end of a run is no place to wait whether its loss comes down again.
+    enough = 1 if step == self._plan.total_steps else steps.DIVERGED
+    if report['diverging'] >= enough and not self.diverged:
       sums = report['interval']
       self.diverged = step, float(sums['loss'] / sums['count'])
 

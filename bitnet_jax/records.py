@@ -17,6 +17,7 @@ import ml_collections
 import numpy as np
 
 from bitnet_jax import config as config_lib
+from bitnet_jax import cores
 
 PACKAGES = (
   'grain',
@@ -66,6 +67,7 @@ def environment() -> dict[str, Any]:
     'platform': devices[0].platform,
     'device_kind': devices[0].device_kind,
     'num_devices': len(devices),
+    'cores': cores.available() if devices[0].platform == 'cpu' else 0,
     'num_processes': jax.process_count(),
   }
 

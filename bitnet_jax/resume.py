@@ -41,6 +41,7 @@ ENVIRONMENT = (
   'repeated',
   'device_kind',
   'num_devices',
+  'cores',
   'num_processes',
 )
 # What checkpoints that do not say so were made with.
@@ -179,7 +180,7 @@ def warn_of_changes(environment: dict[str, Any], saved: dict[str, Any]) -> None:
   """Says on stderr what differs of that which the bits depend on."""
   for name in ENVIRONMENT:
     new, old = environment[name], {**_UNRECORDED, **saved}.get(name)
-    if new == old:
+    if new == old or old is None:
       continue
     if isinstance(new, dict) and isinstance(old, dict):
       names = [key for key in new if new[key] != old.get(key)]

@@ -27,12 +27,12 @@ from bitnet_jax import (
   steps,
   stop,
   validation,
+  watchdog,
 )
 from bitnet_jax.checkpoint import Checkpoints
 from bitnet_jax.feeds import Feed
 from bitnet_jax.plan import Plan, evaluates, make_plan, saves
 from bitnet_jax.recorder import Recorder, make_recorder, run_ahead
-from bitnet_jax.watchdog import Watchdog
 
 Tree = Any
 # (state, what the feed hands over, number of steps) -> state and report after that many.
@@ -62,7 +62,7 @@ class Run:
   checkpoints: Checkpoints | None
   recorder: Recorder
   stopping: parallel.AnyProcess
-  watch: Watchdog
+  watch: watchdog.Watchdog
   evaluate: Callable[[Tree], dict[str, Any]]
 
 
@@ -70,7 +70,7 @@ def train(
   config: ml_collections.ConfigDict,
   workdir: str,
   *,
-  watch: Watchdog | None = None,
+  watch: watchdog.Watchdog | None = None,
   allowed_changes: Sequence[str] = (),
   wrap_steps: Callable[[TakeSteps], TakeSteps] = lambda take_steps: take_steps,
 ) -> dict[str, Any]:
@@ -92,9 +92,10 @@ def train(
     UserError: configuration, data, checkpoints or storage are at fault; the run diverged, or was
       asked to stop and has saved.
   """
-  watch = watch or Watchdog(0)
+  watch = watch or watchdog.Watchdog(0)
   splits = preflight.check(config, workdir if cluster.is_first() else None)
   compilation.keep_programs()
+  watch.moved(watchdog.STARTING)
   plan = make_plan(config, len(splits.train))
   ahead = run_ahead(plan.steps_per_execution)
   stopping = parallel.AnyProcess(stop.requested, delay=ahead)
@@ -104,6 +105,7 @@ def train(
   train_feed = feeds.open_training(config, splits.train)
   end_if_asked(stopping, 0)
   test_feed = feeds.open_evaluation(config, splits.test)
+  watch.moved(watchdog.STARTING)
   model = assemble.make_model(config, len(train_feed.class_names), parallel.AXIS)
   optimizer, schedule = assemble.make_optimizer(config, plan)
   state = steps.create_state(model, optimizer, config.seed, train_feed.image_shape)
@@ -114,8 +116,7 @@ def train(
     'manifest': train_feed.fingerprint,
   }
   shared = {'kernels': kernels, 'num_test_examples': test_feed.num_examples}
-  shared |= dataclasses.asdict(plan)
-  cluster.check_same({**resume.shared_fields(config), **identity, **shared})
+  cluster.check_same(resume.shared_fields(config) | identity | shared | dataclasses.asdict(plan))
   checkpoints = None
   if cluster.is_first():
     keep = config.checkpoint
@@ -265,7 +266,7 @@ def settle(run: Run, step: int, state: steps.TrainState, *, again: bool = False)
     run.recorder.evaluated(step, result)
   stops = run.stopping(now=True)
   if run.checkpoints:
-    run.watch.moved('in a save')
+    run.watch.moved(watchdog.SAVING)
     host = parallel.read_back(state)
     # A state whose loss is too large just now would push good ones out of those that are kept.
     due_now = saves(run.config, run.plan, step) and not host.diverging

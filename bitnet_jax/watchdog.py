@@ -17,8 +17,10 @@ from typing import NoReturn, Protocol
 from bitnet_jax import errors
 
 PERIOD = 0.25  # Seconds between looks.
-# Times the longest wait, for what is done for the first time: it is compiled.
-_FIRST = 10
+# What a cluster does before it trains, and what waits for storage.
+STARTING, SAVING = 'at the start', 'in a save'
+# Times the longest wait, for these, and for what is done for the first time: it is compiled.
+_PATIENT = 10
 # Times the longest wait so far, which may be longer than what is configured.
 _LONGEST = 10
 # Times the first wait, which holds more than a step: one step may be as long as the limit.
@@ -70,32 +72,32 @@ class Watchdog:
     self._limit, self._peers = stall_seconds, None  # type: float, Peers | None
     self._phase, self._step, self._since = '', 0, 0.0
     self._calls: dict[str, int] = {}
-    self._longest = self._first = 0.0
+    self._longest: dict[str, float] = {}
+    self._first: dict[str, float] = {}
     self._closed = threading.Event()
     self._thread = threading.Thread(target=self._run, name='watchdog', daemon=True)
     self._thread.start()
 
   def watch(self, peers: Peers) -> None:
-    """Watches other processes from now on."""
+    """Watches other processes from now on, and how long this one takes to start."""
     self._peers = peers
+    self.moved(STARTING)
 
   def moved(self, phase: str, step: int | None = None) -> None:
     """Says that the run has moved on.
 
     Args:
-      phase: what is being done, as 'in training'; '' for what may take any time.
+      phase: what is being done from now on, as 'in training'; '' for what may take any time, as
+        `STARTING` may where there are no other processes.
       step: steps begun; None for as many as before.
     """
-    step = self._step if step is None else step
     now = time.monotonic()
-    calls = self._calls.get(phase, 0)
-    if calls == 1 and phase == self._phase:
-      self._first = max(self._first, now - self._since)
-    elif calls and phase == self._phase:
-      self._longest = max(self._longest, now - self._since)
-    self._calls[phase] = calls + 1
+    before, took = self._phase, now - self._since
+    known = self._first if self._calls.get(before, 0) == 1 else self._longest
+    known[before] = max(known.get(before, 0.0), took)
+    self._calls[phase] = self._calls.get(phase, 0) + 1
     self._phase, self._since = phase, now
-    self.begins(step)
+    self.begins(self._step if step is None else step)
 
   def begins(self, step: int) -> None:
     """Says that a step begins, for which the clock goes on."""
@@ -116,9 +118,11 @@ class Watchdog:
 
   def limit(self) -> float:
     """Seconds that may pass now before the run counts as stalled."""
-    first = self._calls.get(self._phase, 0) <= 1
-    least = self._limit * (_FIRST if first else 1)
-    return max(least, self._longest * _LONGEST, self._first * _COMPILED)
+    phase = self._phase
+    patient = phase in (STARTING, SAVING) or self._calls.get(phase, 0) <= 1
+    least = self._limit * (_PATIENT if patient else 1)
+    known = self._longest.get(phase, 0.0) * _LONGEST, self._first.get(phase, 0.0) * _COMPILED
+    return max(least, *known)
 
   def _run(self) -> None:
     last = time.monotonic()
@@ -135,6 +139,8 @@ class Watchdog:
 
   def _stalled(self, now: float) -> errors.PeerError | None:
     phase, seconds = self._phase, now - self._since
+    if phase == STARTING and not self._peers:  # A large set may be hashed, or decoded.
+      return None
     if not self._limit or not phase or seconds <= self.limit():
       return None
     problem = f'no step for {seconds:.0f} s; the last was {self._step}, {phase}'

@@ -24,7 +24,7 @@ MAY_IMPORT = {
   'optim': set(),
   'metrics': set(),
   'parallel': {'cluster'},
-  'records': {'config'},
+  'records': {'config', 'cores'},
   'watchdog': {'errors'},
   'pulse': {'errors'},
   'cluster': {'address', 'errors', 'pulse', 'watchdog'},

@@ -6,7 +6,7 @@ from unittest import mock
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from bitnet_jax import metrics, parallel, recorder, steps
+from bitnet_jax import parallel, recorder, steps
 from bitnet_jax.plan import Plan
 from bitnet_jax.progress import Silent
 
@@ -70,7 +70,15 @@ class RecorderTest(parameterized.TestCase):
     made.add(7, diverged, 7)
     made.drain()
     self.assertEqual(made.diverged, (7, 2.0))
-    self.assertEqual(set(metrics.summarize(steps.zero_sums() | {'count': 1})) & {'loss'}, {'loss'})
+
+  def test_run_that_ends_with_a_loss_that_is_too_large_has_diverged(self):
+    for step, want in ((19, None), (20, (20, 2.0))):
+      made, _ = self.record(())
+      large = report(step)
+      large['diverging'] = parallel.replicate(np.int32(1))
+      made.add(step, large)
+      made.drain()
+      self.assertEqual(made.diverged, want)
 
 
 if __name__ == '__main__':

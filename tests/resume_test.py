@@ -79,6 +79,7 @@ class EnvironmentTest(absltest.TestCase):
       'repeated': False,
       'device_kind': 'cpu',
       'num_devices': 1,
+      'cores': 2,
       'num_processes': 1,
     }
     packages = {'jax': '0.12.0', 'numpy': '2.4.6'}

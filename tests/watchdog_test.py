@@ -10,7 +10,7 @@ from absl.testing import absltest, parameterized
 from bitnet_jax import errors, pulse
 from tests import train_process
 
-START = 'import time\nfrom bitnet_jax import watchdog\nwatchdog._FIRST = 40\n'
+START = 'import time\nfrom bitnet_jax import watchdog\nwatchdog._PATIENT = 40\n'
 # What JAX would do at exit, where a program with effects waits for a lost process.
 WAITS_AT_EXIT = 'import atexit, time; atexit.register(time.sleep, 1000)'
 # The first wait, which compiles, and waits up to the limit are let through; then it stalls.
@@ -31,7 +31,7 @@ MOVES = f"""{START}
 with watchdog.Watchdog(0.5) as watch:
   for step in (1, 2):
     watch.moved('in training', step)
-  watch._longest = 0.3
+  watch._longest['in training'] = 0.3
   for wait in (2, 0.1):
     time.sleep(wait)
     watch.moved('in training', step)
@@ -47,7 +47,34 @@ with watchdog.Watchdog(0) as watch:
   for step in range(3):
     watch.moved('in training', step)
   time.sleep(1)
+watchdog._PATIENT = 8
+with watchdog.Watchdog(0.25) as watch:
+  watch.moved(watchdog.STARTING)  # Alone, it may take any time.
+  time.sleep(3)
+  for _ in range(3):  # Storage may take long, and not the first time alone.
+    watch.moved('in training', 1)
+    watch.moved(watchdog.SAVING)
+    time.sleep(1)
 print('through')
+"""
+# In a cluster, what comes before the first step is watched, too.
+STALLS_AT_START = f"""
+import time
+from bitnet_jax import watchdog
+watchdog._PATIENT = 4
+{WAITS_AT_EXIT}
+class Peers:
+  def fault(self, now): pass
+  def stalled(self, step): return '; process 1 is behind'
+  def moved(self, step): pass
+  def farewell(self, line): print('told:', line)
+watch = watchdog.Watchdog(0.5)
+watch.watch(Peers())
+for _ in range(2):
+  time.sleep(1)
+  watch.moved(watchdog.STARTING)
+print('waits')
+time.sleep(60)
 """
 STOPPED = f"""{START}
 watchdog._STOPPED = 1
@@ -74,7 +101,7 @@ cluster.end(7, 'bitnet_jax: error: process=1: lost; run again')
 STUCK = """
 import dataclasses, sys, time
 from bitnet_jax import cli, cluster, feeds, main, watchdog
-watchdog._FIRST = 1000
+watchdog._PATIENT = 1000
 open_training = feeds.open_training
 def open_stuck(config, source):
   feed = open_training(config, source)
@@ -111,6 +138,14 @@ class WatchdogTest(absltest.TestCase):
       'in training; the stacks of all threads are above; run the command again to go on',
     )
     self.assertIn('  File "<string>", line 14 in <module>', stacks)
+
+  def test_ends_a_cluster_that_does_not_come_to_its_first_step(self):
+    process = run(STALLS_AT_START)
+    stdout, stderr = process.communicate(timeout=60)
+    self.assertEqual(process.returncode, 7, stderr)
+    self.assertStartsWith(stdout, 'waits\ntold: ')
+    line = 'no step for [0-9]+ s; the last was 0, at the start; process 1 is behind; the stacks'
+    self.assertRegex(stderr.splitlines()[-1], line)
 
   def test_member_of_a_cluster_ends_at_once_with_what_it_printed(self):
     process = run(ENDS)
