@@ -114,11 +114,11 @@ class Checkpoints:
     )
     try:
       self._manager = ocp.CheckpointManager(self.directory, options=options)
-    except Exception as fault:  # Of many types, for what lies there besides the steps.
-      problem = f'cannot be opened ({_first_line(fault)})'
-      raise errors.CheckpointError(
-        'checkpoints', self.directory, problem, 'remove what is not a step, or take a new --workdir'
-      ) from fault
+    except (
+      Exception
+    ) as fault:  # A manifest that was made up vouches for files that Orbax cannot read.
+      problem, remedy = f'cannot be opened ({_first_line(fault)})', 'take a new --workdir'
+      raise errors.CheckpointError('checkpoints', self.directory, problem, remedy) from fault
     self._identity = self.directory.stat().st_ino
     self._finisher: threading.Thread | None = None
     self._fault: Exception | None = None
@@ -282,7 +282,7 @@ class Checkpoints:
     if not self.directory.is_dir():
       return []
     names = [path.name for path in self.directory.iterdir()]
-    return sorted(int(name) for name in names if re.fullmatch('0|[1-9][0-9]*', name))
+    return sorted(int(name) for name in names if re.fullmatch(r'0|[1-9]\d*', name))  # As Orbax.
 
   def _finish(self) -> None:
     """Runs in a thread of its own: the manifest is written when Orbax is done with the step."""

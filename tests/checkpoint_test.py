@@ -276,10 +276,20 @@ class CheckpointTest(parameterized.TestCase):
     self.assertEqual(checkpoints.latest_step(), 1)
     self.assertIn('warning: step 2: its manifest 2.json is damaged; ', warning)
 
-  def test_what_orbax_cannot_open_is_one_line(self):
+  def test_metrics_that_a_made_up_manifest_vouches_for(self):
+    self.save(1, 2)
+    folder = self.directory / '1'
+    (folder / 'metrics' / 'metrics').write_text('[')
+    manifest.write(folder, pathlib.Path(self.workdir, 'manifests', '1.json'))
+    with self.assertRaisesRegex(
+      errors.CheckpointError, 'checkpoints=.*cannot be opened .*; take a'
+    ):
+      self.reopen()
+
+  def test_digits_of_another_script_are_a_step_to_orbax(self):
     self.save(1)
-    (self.directory / '2.orbax-checkpoint-tmp-3').symlink_to(self.create_tempdir().full_path)
-    with self.assertRaisesRegex(errors.CheckpointError, 'cannot be opened .*; remove what is not'):
+    (self.directory / '1\u0663').mkdir()
+    with self.assertRaisesRegex(errors.StorageError, 'damaged step 13 cannot be moved'):
       self.reopen()
 
   def test_manifest_that_outlived_its_step_is_not_taken_for_that_of_a_new_one(self):
