@@ -114,9 +114,7 @@ class Checkpoints:
     )
     try:
       self._manager = ocp.CheckpointManager(self.directory, options=options)
-    except (
-      Exception
-    ) as fault:  # A manifest that was made up vouches for files that Orbax cannot read.
+    except Exception as fault:  # A manifest that was made up vouches for what it cannot read.
       problem, remedy = f'cannot be opened ({_first_line(fault)})', 'take a new --workdir'
       raise errors.CheckpointError('checkpoints', self.directory, problem, remedy) from fault
     self._identity = self.directory.stat().st_ino
