@@ -320,8 +320,8 @@ class Checkpoints:
       raise self._none_whole(f'no step is whole ({", ".join(told) or "there are manifests alone"})')
     newest = max(whole, default=None)
     for step in sorted(faults.keys() - whole, reverse=True):
-      name = self._set_aside(step)
-      text = f'step {step}: {faults[step]}; moved to damaged/{name}, which may be deleted'
+      where = f'damaged/{self._set_aside(step)}, which may be deleted if nobody needs it'
+      text = f'step {step}: {faults[step]}; moved to {where}'
       if newest is None or step > newest:
         text += f'; using step {newest}' if whole else '; none is left'
       print('bitnet_jax: warning:', *text.split(), file=sys.stderr)  # One line, whatever the names.

@@ -102,7 +102,7 @@ class CheckpointTest(parameterized.TestCase):
     self.assertEqual(
       warning,
       f'bitnet_jax: warning: step 2: sha256 mismatch in {name}; '
-      'moved to damaged/0-step-2, which may be deleted; using step 1\n',
+      'moved to damaged/0-step-2, which may be deleted if nobody needs it; using step 1\n',
     )
     restored = checkpoints.restore(checkpoints.latest_step(), tree(0))
     np.testing.assert_array_equal(restored['params']['w'], tree(1)['params']['w'])
@@ -161,12 +161,12 @@ class CheckpointTest(parameterized.TestCase):
     name = '_CHECKPOINT_METADATA is missing'
     self.refused(rf'no step is whole \(step 2: {name}, step 1: {name}\); restore them, or take')
 
-  @parameterized.parameters(((1, 2, 3), 'no manifest'), ((1, 2), 'no manifest'))
-  def test_all_manifests_are_lost(self, steps, line):
-    self.save(*steps)
+  @parameterized.parameters(2, 3)
+  def test_all_manifests_are_lost(self, count):
+    self.save(*range(1, count + 1))
     for path in pathlib.Path(self.workdir, 'manifests').iterdir():
       path.unlink()
-    self.refused(f'no step is whole .*{line}')
+    self.refused(r'no step is whole .step \d: it has no manifest')
 
   def test_only_step_is_left_of_several_and_has_no_manifest(self):
     self.save(1, 2)
@@ -223,7 +223,7 @@ class CheckpointTest(parameterized.TestCase):
     lost = sorted(path.name for path in folder.rglob('*'))
     checkpoints, warning = self.reopen()
     named = 'metrics/metrics' if change in ('metric', 'digit', 'metrics_link', 'file') else 'it '
-    moved = f'moved to damaged/0-step-{folder.name}, which may be deleted'
+    moved = f'moved to damaged/0-step-{folder.name}, which may be deleted if nobody needs it'
     self.assertRegex(warning, f'^bitnet_jax: warning: step {folder.name}: .*{named}.*; {moved}\n$')
     self.assertEqual(checkpoints.steps(), [1, 2, 3] if change == 'foreign' else [2, 3])
     self.assertEqual((checkpoints.latest_step(), checkpoints.best_step()), (3, 3))
