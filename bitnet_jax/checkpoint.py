@@ -3,14 +3,16 @@
 A step's checkpoint holds the training state and a JSON record (configuration, progress). States
 are NumPy trees. Of several processes the first alone opens, reads and writes checkpoints. Beside
 each step lies a SHA-256 manifest, `manifests/STEP.json`, written when the step is complete; a step
-that does not match it is set aside in `damaged/` before Orbax opens anything, and the one before it
-is used.
+that does not match it is set aside in `damaged/` before Orbax, which reads a file of every step,
+opens any; the newest of the others is used.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import pathlib
+import re
 import shutil
 import sys
 import threading
@@ -25,6 +27,8 @@ from bitnet_jax import errors, manifest
 
 Tree = Any
 
+# Parts of a state that have to be finite. The sums for the logs need not be.
+LEARNED = ('params', 'batch_stats', 'opt_state')
 # Ranks below every evaluated checkpoint. Orbax loses the best one when a metric is missing or NaN.
 NOT_EVALUATED = 2.0
 
@@ -52,6 +56,23 @@ def _shape(array: np.ndarray) -> str:
   return f'{array.dtype}[{",".join(map(str, array.shape))}]'
 
 
+def _first_line(fault: Exception) -> str:
+  return next(iter(str(fault).splitlines()), type(fault).__name__)[:200]
+
+
+def check_finite(state: Tree, last_good: int | None) -> None:
+  """Raises DivergedError for the first array of `LEARNED` with a value that is not finite."""
+  for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    if name.split('/')[0] in LEARNED and not np.isfinite(leaf).all():
+      raise errors.DivergedError(
+        'parameters',
+        name,
+        f'not finite, so not saved; last good checkpoint: {last_good or "none"}',
+        'lower config.optim.learning_rate',
+      )
+
+
 class Checkpoints:
   """The checkpoints of a work directory.
 
@@ -60,7 +81,7 @@ class Checkpoints:
   """
 
   def __init__(self, workdir: str, *, keep_latest: int = 2, keep_best: int = 1):
-    """Opens or makes the directory; verifies the newest step and sets aside those that are damaged.
+    """Opens or makes the directory; verifies every step and sets aside those that are damaged.
 
     Args:
       workdir: of the run.
@@ -69,14 +90,16 @@ class Checkpoints:
       keep_best: checkpoints of least test error kept beside them; 0 for none.
 
     Raises:
-      CheckpointError: there are steps, and not one of them is whole.
+      CheckpointError: there were steps, and not one of them is whole.
+      StorageError: the directories cannot be made, or a damaged step cannot be moved.
     """
     self._workdir = pathlib.Path(workdir).absolute()
     self.directory = self._workdir / 'checkpoints'
     self._manifests = self._workdir / 'manifests'
-    self._set_damaged_aside()
-    self._manifests.mkdir(parents=True, exist_ok=True)
-    self.directory.mkdir(exist_ok=True)
+    # Hashed once. Before a read, seconds later under the lock of the work directory, names, kinds
+    # and sizes alone are compared again.
+    self._verified = self._set_damaged_aside()
+    self._make_directories()
     policies: list[Any] = [checkpoint_managers.LatestN(max(keep_latest, 2))]
     if keep_best:
       policies.append(checkpoint_managers.BestN(get_metric_fn=_accuracy, n=keep_best))
@@ -89,7 +112,11 @@ class Checkpoints:
       create=False,
       multiprocessing_options=options_of_first(),
     )
-    self._manager = ocp.CheckpointManager(self.directory, options=options)
+    try:
+      self._manager = ocp.CheckpointManager(self.directory, options=options)
+    except Exception as fault:  # A manifest that was made up vouches for what it cannot read.
+      problem, remedy = f'cannot be opened ({_first_line(fault)})', 'take a new --workdir'
+      raise errors.CheckpointError('checkpoints', self.directory, problem, remedy) from fault
     self._identity = self.directory.stat().st_ino
     self._finisher: threading.Thread | None = None
     self._fault: Exception | None = None
@@ -105,6 +132,7 @@ class Checkpoints:
       error: test error as a fraction, None if this step was not evaluated.
 
     Raises:
+      DivergedError: a learned value is not finite; nothing is written.
       StorageError: this save, or the one before it, could not be written.
     """
     items = ocp.args.Composite(
@@ -114,10 +142,13 @@ class Checkpoints:
     metric = error if error is not None and np.isfinite(error) else NOT_EVALUATED
     self.wait()
     self._check_directory()
+    check_finite(state, self.latest_step())
     self._size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     try:
+      # It may outlive its step, and would then speak of this one.
+      self._manifest(step).unlink(missing_ok=True)
+      self._verified.discard(step)
       if step in self._manager.all_steps():
-        self._manifest(step).unlink(missing_ok=True)
         self._manager.delete(step)
       self._manager.save(step, args=items, metrics={'error': float(metric)}, force=True)
     except Exception as fault:  # Orbax raises what its storage raised, of many types.
@@ -195,14 +226,15 @@ class Checkpoints:
     return self._restore(step, ocp.args.Composite(record=ocp.args.JsonRestore()))['record']
 
   def _restore(self, step: int, items: ocp.args.Composite) -> Any:
-    fault = manifest.problem(self.directory / str(step), self._manifest(step))
+    known = step in self._verified
+    fault = manifest.problem(self.directory / str(step), self._manifest(step), hashes=not known)
     if fault:
       raise self._damaged(step, fault)
+    self._verified.add(step)
     try:
       return self._manager.restore(step, args=items)
     except Exception as error:  # Orbax raises bare Exception for damaged files.
-      text = next(iter(str(error).splitlines()), type(error).__name__)
-      raise self._damaged(step, f'it cannot be restored ({text})') from error
+      raise self._damaged(step, f'it cannot be restored ({_first_line(error)})') from error
 
   def _damaged(self, step: int, fault: str) -> errors.CheckpointError:
     remedy = 'run again to fall back on an older step, or take a new --workdir'
@@ -215,7 +247,7 @@ class Checkpoints:
     free = shutil.disk_usage(self._workdir).free
     needs = f'needs {self._size / 1e6:,.1f} MB, has {free / 1e6:,.1f} MB'
     if free > 2 * self._size:  # Not for want of room.
-      needs = next(iter(str(fault).splitlines()), type(fault).__name__)[:200]
+      needs = _first_line(fault)
     return errors.StorageError(
       'workdir',
       self._workdir,
@@ -233,14 +265,22 @@ class Checkpoints:
     problem = 'it was removed while the run went on'
     raise errors.StorageError('workdir', self._workdir, problem, 'run the command again')
 
+  def _make_directories(self) -> None:
+    for path in (self._manifests, self.directory):
+      try:
+        path.mkdir(parents=True, exist_ok=True)
+      except OSError as error:
+        problem, remedy = error.strerror or str(error), 'remove it, or take a new --workdir'
+        raise errors.StorageError('workdir', path, problem, remedy) from error
+
   def _manifest(self, step: int) -> pathlib.Path:
     return self._manifests / f'{step}.json'
 
   def _steps_on_disk(self) -> list[int]:
     if not self.directory.is_dir():
       return []
-    names = [path.name for path in self.directory.iterdir() if path.is_dir() or path.is_symlink()]
-    return sorted(int(name) for name in names if name.isascii() and name.isdecimal())
+    names = [path.name for path in self.directory.iterdir()]
+    return sorted(int(name) for name in names if re.fullmatch(r'0|[1-9]\d*', name))  # As Orbax.
 
   def _finish(self) -> None:
     """Runs in a thread of its own: the manifest is written when Orbax is done with the step."""
@@ -260,47 +300,51 @@ class Checkpoints:
       if path.stem not in map(str, steps):
         path.unlink()
 
-  def _set_damaged_aside(self) -> None:
+  def _set_damaged_aside(self) -> set[int]:
+    """Moves all steps that are not whole out of Orbax's sight; gives the others.
+
+    Nothing is deleted: a step that a kill left half deleted looks like one that lost a file.
+    """
     steps = self._steps_on_disk()
+    listed = list(self._manifests.glob('*.json'))
     if steps and not self._manifests.is_dir():
-      raise errors.CheckpointError(
-        'checkpoints',
-        self.directory,
-        'not checkpoints of bitnet_jax: there are no manifests',
-        'take a new --workdir',
-      )
-    lost = False
-    for step in reversed(steps):
-      fault = manifest.problem(self.directory / str(step), self._manifest(step))
-      if not fault:
-        self._delete_halves(step)
-        return
-      lost = lost or self._manifest(step).exists()
-      self._set_aside(step)
-      used = [other for other in steps if other < step]
-      then = f'trying step {used[-1]}' if used else 'none is left'
-      print(f'bitnet_jax: warning: step {step}: {fault}; {then}', file=sys.stderr)
-    if lost:  # A first step that was killed before its manifest was written is no loss.
-      raise errors.CheckpointError(
-        'checkpoints',
-        self.directory,
-        'no step is whole',
-        f'look in {self._workdir / "damaged"}, or take a new --workdir',
-      )
+      raise self._none_whole('not checkpoints of bitnet_jax: there are no manifests')
+    faults = {
+      step: manifest.problem(self.directory / str(step), self._manifest(step)) for step in steps
+    }
+    whole = {step for step, fault in faults.items() if not fault}
+    # Only the first save of a run can be killed and leave a step, but no manifest of any.
+    first = len(steps) == 1 and not listed
+    if (steps or listed) and not whole and not first:
+      told = [f'step {step}: {fault}' for step, fault in sorted(faults.items(), reverse=True)]
+      raise self._none_whole(f'no step is whole ({", ".join(told) or "there are manifests alone"})')
+    newest = max(whole, default=None)
+    for step in sorted(faults.keys() - whole, reverse=True):
+      where = f'damaged/{self._set_aside(step)}, which may be deleted if nobody needs it'
+      text = f'step {step}: {faults[step]}; moved to {where}'
+      if newest is None or step > newest:
+        text += f'; using step {newest}' if whole else '; none is left'
+      print('bitnet_jax: warning:', *text.split(), file=sys.stderr)  # One line, whatever the names.
+    return whole
 
-  def _delete_halves(self, newest: int) -> None:
-    """Deletes what is left of older steps that were being deleted when a run was killed."""
-    for step in self._steps_on_disk():
-      folder, listed = self.directory / str(step), self._manifest(step)
-      if step < newest and (not listed.exists() or manifest.is_partial(folder, listed)):
-        shutil.rmtree(folder)
-        listed.unlink(missing_ok=True)
+  def _none_whole(self, problem: str) -> errors.CheckpointError:
+    remedy = 'restore them, or take a new --workdir'
+    return errors.CheckpointError('checkpoints', self.directory, problem, remedy)
 
-  def _set_aside(self, step: int) -> None:
-    """Moves a step, and its manifest, out of Orbax's sight; nothing is deleted."""
+  def _set_aside(self, step: int) -> str:
+    """Moves a step and its manifest to `damaged`; gives its name there."""
     folder = self._workdir / 'damaged'
-    folder.mkdir(exist_ok=True)
-    number = len(list(folder.iterdir()))
-    (self.directory / str(step)).rename(folder / f'{number}-step-{step}')
-    if self._manifest(step).exists():
-      self._manifest(step).rename(folder / f'{number}-step-{step}.json')
+    try:
+      folder.mkdir(exist_ok=True)
+      used = {path.name.split('-')[0] for path in folder.iterdir()}
+      number = next(str(n) for n in itertools.count() if str(n) not in used)
+      name = f'{number}-step-{step}'
+      (self.directory / str(step)).rename(folder / name)
+      with contextlib.suppress(FileNotFoundError):
+        self._manifest(step).rename(folder / f'{name}.json')
+    except OSError as error:
+      problem = f'damaged step {step} cannot be moved to {folder} ({error.strerror or error})'
+      raise errors.StorageError(
+        'workdir', self._workdir, problem, f'move {self.directory / str(step)} elsewhere'
+      ) from error
+    return name

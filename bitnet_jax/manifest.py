@@ -12,6 +12,9 @@ import os
 import pathlib
 import stat
 
+# What a file that is no manifest may raise; the last, brackets in brackets in brackets.
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
 
 def write(folder: pathlib.Path, manifest: pathlib.Path) -> None:
   """Writes the manifest of all files of `folder`; a reader sees it whole or not at all.
@@ -34,19 +37,41 @@ def write(folder: pathlib.Path, manifest: pathlib.Path) -> None:
   os.replace(temporary, manifest)
 
 
-def problem(folder: pathlib.Path, manifest: pathlib.Path) -> str:
+def problem(folder: pathlib.Path, manifest: pathlib.Path, *, hashes: bool = True) -> str:
   """What is wrong with `folder`, '' if it is what the manifest says.
 
   Names, kinds and sizes are compared first, so that neither a link nor a file that does not belong
   there is ever opened.
+
+  Args:
+    folder: what the manifest describes.
+    manifest: the JSON file.
+    hashes: compare the SHA-256 of the files too.
   """
   try:
-    wanted = json.loads(manifest.read_text())['files']
-    want = {name: (int(entry['size']), str(entry['sha256'])) for name, entry in wanted.items()}
+    want = _read(manifest)
   except FileNotFoundError:
     return 'it has no manifest, so it was not written whole'
-  except (OSError, ValueError, KeyError, TypeError, AttributeError):
+  except _DAMAGED:
     return f'its manifest {manifest.name} is damaged'
+  try:
+    return _difference(folder, want, hashes)
+  except OSError as error:
+    return f'it cannot be read ({error.strerror or error})'
+
+
+def _read(manifest: pathlib.Path) -> dict[str, tuple[int, str]]:
+  """Size and SHA-256 by name; raises one of `_DAMAGED` where `write` did not write it."""
+  if not stat.S_ISREG(manifest.lstat().st_mode):
+    raise ValueError('no plain file')
+  files = json.loads(manifest.read_bytes())['files']
+  want = {name: (entry['size'], entry['sha256']) for name, entry in files.items()}
+  if not all(type(size) is int and isinstance(sha256, str) for size, sha256 in want.values()):
+    raise ValueError('a size or a hash is none')
+  return want
+
+
+def _difference(folder: pathlib.Path, want: dict[str, tuple[int, str]], hashes: bool) -> str:
   if folder.is_symlink():
     return 'it is a link'
   found: dict[str, os.stat_result] = {}
@@ -66,18 +91,9 @@ def problem(folder: pathlib.Path, manifest: pathlib.Path) -> str:
     if found[name].st_size != want[name][0]:
       return f'{name} has {found[name].st_size} bytes, not {want[name][0]}'
   for name, (_, sha256) in want.items():
-    if _sha256(folder / name) != sha256:
+    if hashes and _sha256(folder / name) != sha256:
       return f'sha256 mismatch in {name}'
   return ''
-
-
-def is_partial(folder: pathlib.Path, manifest: pathlib.Path) -> bool:
-  """Whether some of the files that the manifest lists are not there."""
-  try:
-    names = json.loads(manifest.read_text())['files']
-    return not all((folder / name).exists() for name in names)
-  except (OSError, ValueError, KeyError, TypeError):
-    return False
 
 
 def _sha256(path: pathlib.Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import pathlib
 import sys
@@ -76,12 +77,12 @@ class MetricWriter:
       return
     kept = [
       line
-      for line in self._path.read_text().splitlines()
+      for line in self._path.read_bytes().splitlines()
       if _step(line) <= resume_step
-      and (settled or _step(line) < resume_step or '"kind": "eval"' not in line)
+      and (settled or _step(line) < resume_step or b'"kind": "eval"' not in line)
     ]
     temporary = self._path.with_name('.metrics.jsonl.tmp')
-    temporary.write_text(''.join(f'{line}\n' for line in kept))
+    temporary.write_bytes(b''.join(line + b'\n' for line in kept))
     os.replace(temporary, self._path)
 
   def _open_events(self, workdir: str, resume_step: int) -> None:
@@ -112,9 +113,10 @@ class MetricWriter:
       self._flushed = time.monotonic()
 
 
-def _step(line: str) -> float:
-  """The step of a row; of a row that a kill cut short, one that is always dropped."""
+def _step(line: bytes) -> float:
+  """The step of a row; inf, which is always dropped, if a kill cut it short or it is damaged."""
   try:
-    return json.loads(line)['step']
-  except (ValueError, KeyError, TypeError):
-    return float('inf')
+    step = json.loads(line)['step']
+  except (ValueError, KeyError, TypeError, RecursionError):
+    return math.inf
+  return step if type(step) is int else math.inf

@@ -25,7 +25,7 @@ class Claim:
     """Makes the directory with its parents, tries it and locks it.
 
     Raises:
-      StorageError: it is no directory, cannot be written, or another process uses it.
+      StorageError: it is no directory, cannot be written or locked, or another process uses it.
     """
     self.path = pathlib.Path(workdir)
     try:
@@ -40,6 +40,14 @@ class Claim:
     except BlockingIOError as error:
       raise errors.StorageError(
         'workdir', workdir, f'in use by {self._owner()}', 'wait for it, or take another --workdir'
+      ) from error
+    except OSError as error:
+      # Not without one: a scheduler that starts a job twice would have two write the same files.
+      raise errors.StorageError(
+        'workdir',
+        workdir,
+        f'its file system gives no lock ({error.strerror})',
+        'mount it with locks (option flock), or take a --workdir on another file system',
       ) from error
     self._write_owner(workdir)
 
@@ -98,9 +106,11 @@ def check_space(workdir: str, *, state_bytes: int, checkpoints: int) -> None:
   needed = (checkpoints + 1) * state_bytes - existing
   free = shutil.disk_usage(workdir).free
   if free < needed:
+    damaged = pathlib.Path(workdir, 'damaged')
+    remedy = 'free space' + (f' (delete {damaged})' if damaged.is_dir() else '')
     raise errors.StorageError(
       'workdir',
       workdir,
       f'{checkpoints} checkpoints need {needed / 1e6:,.0f} MB, there are {free / 1e6:,.0f} MB',
-      'free space, or lower config.checkpoint.keep_latest',
+      f'{remedy}, or lower config.checkpoint.keep_latest',
     )

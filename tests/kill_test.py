@@ -7,15 +7,18 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import time
 
 from absl.testing import absltest
 
+from tests import train_process
 from tests.faults import process
 from tests.faults.process import FOUND
 
+INTERVAL = train_process.SMALL['checkpoint.every_steps']
 KILLS = int(os.environ.get('KILLS', '10'))
 # The training command, which also writes down what each step is fed: the indices of the examples
 # where the data set is resident, a digest of the pixels and labels where it streams in.
@@ -59,6 +62,16 @@ def examples(path):
   return fed
 
 
+def first_and_last_step(text):
+  """Steps taken before a run and at its last line; None where it took none and resumed nothing."""
+  resumed = re.search(r'resumed from step (\d+)', text)
+  logged = re.findall(r'  step (\d+)/', text)
+  if not resumed and not logged:
+    return None
+  first = int(resumed[1]) if resumed else 0
+  return first, int(logged[-1]) if logged else first
+
+
 class RecordedCase(process.FaultCase):
   """Runs that write down what each step was fed, in WORKDIR.examples."""
 
@@ -78,19 +91,39 @@ class RecordedCase(process.FaultCase):
 
 
 class KillTest(RecordedCase):
+  def lost_steps(self, run, reached):
+    """Steps that this run took again, at most one interval and those of the save under way.
+
+    Args:
+      run: it has ended.
+      reached: the last step that the runs before it are known to have taken.
+
+    Returns:
+      Steps lost, 0 if the run did not come so far as to tell; and what is reached now.
+    """
+    steps = first_and_last_step(self.text(run))
+    if steps is None:
+      return 0, reached
+    self.assertLessEqual(reached - steps[0], 2 * INTERVAL, f'{reached} steps were taken before')
+    return max(0, reached - steps[0]), max(reached, steps[1])
+
   def test_random_kills(self):
     """Each run is killed again and again, at a random time after its start, until it is done."""
     reference = self.fed_reference()
     numbers = random.Random(KILLS)
-    killed, runs, longest = 0, 0, 0.0
+    killed, runs, longest, most_lost = 0, 0, 0.0, 0
     while killed < KILLS:
       workdir = self.folder / f'killed-{runs}'
       runs += 1
+      reached = 0
       while killed < KILLS:
         run = self.recorded(workdir)
         delay = numbers.uniform(0, 3)
-        if numbers.random() < 0.8:  # Most of the time it imports and compiles: wait for steps.
-          while run.poll() is None and 'step' not in self.text(run).partition('training images')[2]:
+        # The last kill comes late enough to tell whether anything was ever saved.
+        late = killed == KILLS - 1 and reached <= 2 * INTERVAL
+        shown = f'step {2 * INTERVAL + 1}/' if late else 'step'
+        if late or numbers.random() < 0.8:  # Mostly it imports and compiles: wait for steps.
+          while run.poll() is None and shown not in self.text(run).partition('training images')[2]:
             time.sleep(0.01)
         if run.poll() is None:
           time.sleep(delay)
@@ -98,16 +131,20 @@ class KillTest(RecordedCase):
         at = time.monotonic()
         run.wait()
         longest = max(longest, time.monotonic() - at)
+        lost, reached = self.lost_steps(run, reached)
+        most_lost = max(most_lost, lost)
         if run.returncode == 0:
           break
         killed += 1
       rest = self.recorded(workdir)
       self.ends(rest, 0)
+      most_lost = max(most_lost, self.lost_steps(rest, reached)[0])
       self.assertSameRun(workdir, reference)
       self.assertSameExamples(workdir, reference)
       shutil.rmtree(workdir)
       pathlib.Path(f'{workdir}.examples').unlink()
-    FOUND.append(('kill -9 at a random time', f'{killed} of {killed} survived in {runs} runs'))
+    text = f'{killed} of {killed} survived in {runs} runs, {most_lost} steps were lost at most'
+    FOUND.append(('kill -9 at a random time', text))
 
 
 if __name__ == '__main__':

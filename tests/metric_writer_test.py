@@ -7,13 +7,13 @@ import os
 import pathlib
 import resource
 
-from absl.testing import absltest
+from absl.testing import absltest, parameterized
 from tensorboard.backend.event_processing import event_accumulator
 
 from bitnet_jax import metric_writer
 
 
-class MetricWriterTest(absltest.TestCase):
+class MetricWriterTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
     self.workdir = self.create_tempdir().full_path
@@ -60,6 +60,27 @@ class MetricWriterTest(absltest.TestCase):
     again.close()
     self.assertEqual([row['loss'] for row in self.rows()], [1.0, 2.0, 30.0])
     self.assertEqual(self.scalars('train/loss'), [(1, 1.0), (2, 2.0), (3, 30.0)])
+
+  @parameterized.parameters(
+    b'{"kind": "train", "step": \xb2}',
+    b'{"kind": "\xf4rain", "step": 2}',
+    b'{"kind": "train", "step": "2"}',
+    b'{"kind": "train", "step": NaN}',
+    b'{"kind": "train", "step": ' + b'[' * 100_000,
+    b'\x00',
+  )
+  def test_resume_drops_a_damaged_row_alone(self, row):
+    writer = self.open(tensorboard=False)
+    for step in (1, 2, 3):
+      writer.write('train', step, {'loss': float(step)})
+    path = pathlib.Path(self.workdir, 'metrics.jsonl')
+    rows = path.read_bytes().splitlines()
+    path.write_bytes(b'\n'.join([rows[0], row, rows[2], b'']))
+    with contextlib.redirect_stderr(io.StringIO()) as stderr:
+      self.open(resume_step=3, tensorboard=False)
+    self.assertEqual([row['step'] for row in self.rows()], [1, 3])
+    self.assertEqual(path.read_bytes().splitlines(), [rows[0], rows[2]])
+    self.assertEqual(stderr.getvalue(), '')
 
   def test_fault_is_reported_once_and_ends_nothing(self):
     writer = self.open(tensorboard=False)

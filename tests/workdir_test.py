@@ -1,10 +1,13 @@
 """The work directory: refused where it cannot serve, held by one process, freed by its death."""
 
+import errno
+import fcntl
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+from unittest import mock
 
 from absl.testing import absltest, parameterized
 
@@ -66,6 +69,19 @@ class ClaimTest(parameterized.TestCase):
     with workdir.Claim(str(self.folder)):
       pass
 
+  @parameterized.parameters(errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+  def test_file_system_without_locks_is_refused(self, number):
+    fault = OSError(number, os.strerror(number))
+    line = (
+      rf'workdir={self.folder}: its file system gives no lock .{fault.strerror}.; mount it with'
+    )
+    with (
+      mock.patch.object(fcntl, 'flock', side_effect=fault),
+      self.assertRaisesRegex(errors.StorageError, line) as caught,
+    ):
+      workdir.Claim(str(self.folder))
+    self.assertEqual(caught.exception.exit_code, 6)
+
   def test_release_frees_it(self):
     with workdir.Claim(str(self.folder)), self.assertRaises(errors.StorageError):
       workdir.Claim(str(self.folder))
@@ -80,6 +96,9 @@ class SpaceTest(absltest.TestCase):
     with self.assertRaisesRegex(errors.StorageError, line):
       workdir.check_space(folder, state_bytes=10**16, checkpoints=3)
     workdir.check_space(folder, state_bytes=10**3, checkpoints=3)
+    pathlib.Path(folder, 'damaged').mkdir()
+    with self.assertRaisesRegex(errors.StorageError, f'free space .delete {folder}/damaged., or'):
+      workdir.check_space(folder, state_bytes=10**16, checkpoints=3)
 
   def test_what_is_there_already_counts(self):
     folder = pathlib.Path(self.create_tempdir().full_path)

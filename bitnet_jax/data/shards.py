@@ -79,16 +79,40 @@ def read(directory: str) -> dict[str, Any]:
   """
   path = pathlib.Path(directory, NAME)
   try:
-    content = json.loads(path.read_text())
-    if set(content) != {'format', 'splits', 'files'} or content['format'] != 1:
+    content = json.loads(path.read_bytes())
+    if not _is_manifest(content):
       raise ValueError('not a manifest of this version')
     return content
   except FileNotFoundError as error:
     remedy = 'run python -m bitnet_jax.prepare for it once more, which writes it'
     raise errors.DataError('manifest', path, 'no such file', remedy) from error
-  except (OSError, ValueError, TypeError) as error:
+  except (OSError, ValueError, RecursionError) as error:
     remedy = 'delete it and run python -m bitnet_jax.prepare once more'
     raise errors.DataError('manifest', path, f'cannot be read ({error})', remedy) from error
+
+
+def _is_manifest(content: Any) -> bool:
+  """Whether it is what `write` writes, down to the last value."""
+  if not isinstance(content, dict) or set(content) != {'format', 'splits', 'files'}:
+    return False
+  splits, files = content['splits'], content['files']
+  return (
+    content['format'] == 1
+    and isinstance(splits, dict)
+    and isinstance(files, dict)
+    and all(type(count) is int for count in splits.values())
+    and all(_is_entry(name, entry) for name, entry in files.items())
+  )
+
+
+def _is_entry(name: str, entry: Any) -> bool:
+  """Whether it describes a file, of this folder and no other."""
+  return (
+    pathlib.PurePath(name).name == name
+    and isinstance(entry, dict)
+    and type(entry.get('bytes')) is int
+    and isinstance(entry.get('sha256'), str)
+  )
 
 
 def sha256(path: str | os.PathLike[str], *, show: bool = False) -> str:

@@ -70,7 +70,20 @@ class ShardsTest(parameterized.TestCase):
     with self.assertRaisesRegex(errors.DataError, 'test has 360 examples, the manifest says 361'):
       self.open()
 
-  @parameterized.parameters('', '{}', '[]', '{"format": 2, "splits": {}, "files": {}}')
+  @parameterized.parameters(
+    '',
+    '{}',
+    '[]',
+    '[' * 100_000,
+    '{"format": 2, "splits": {}, "files": {}}',
+    '{"format": 1, "splits": {}, "files": []}',
+    '{"format": 1, "splits": [], "files": {}}',
+    '{"format": 1, "splits": {"test": "360"}, "files": {}}',
+    '{"format": 1, "splits": {}, "files": {"a": []}}',
+    '{"format": 1, "splits": {}, "files": {"a": {"bytes": Infinity, "sha256": ""}}}',
+    '{"format": 1, "splits": {}, "files": {"a": {"bytes": 1}}}',
+    '{"format": 1, "splits": {}, "files": {"../a": {"bytes": 1, "sha256": ""}}}',
+  )
   def test_damaged_manifest(self, text):
     (self.path / shards.NAME).write_text(text)
     with self.assertRaisesRegex(errors.DataError, 'manifest=.*cannot be read .*; delete it and'):
