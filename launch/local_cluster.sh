@@ -6,9 +6,10 @@
 #
 # Each process has as many devices as it finds, on the CPU one unless XLA_FLAGS asks for more:
 #   XLA_FLAGS=--xla_force_host_platform_device_count=2 ./launch/local_cluster.sh 2 ...
-# Nothing outside of this machine can reach them. SIGTERM and SIGINT go to all. The exit code is that of the process
-# that failed by itself, 7 if one was lost, 75 if they were asked to stop. JAX_PLATFORMS is cpu unless it is set; PYTHON
-# and VENV choose the interpreter and the environment (launch/environment.sh).
+# The coordinator listens at 127.0.0.1; Gloo at the address that this machine's name stands for, which others may reach.
+# SIGTERM and SIGINT go to all. The exit code is that of the process that failed by itself, 7 if one was lost, 75 if they
+# were asked to stop. JAX_PLATFORMS is cpu unless it is set; PYTHON and VENV choose the interpreter and the environment
+# (launch/environment.sh).
 set -euo pipefail
 # shellcheck source=launch/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"

@@ -1,9 +1,14 @@
-"""No code from data: the source holds no call that would run what it reads."""
+"""No code from data: the source holds no call that would run what it reads. No port in training."""
 
 import ast
+import os
 import pathlib
+import socket
+import subprocess
 
 from absl.testing import absltest
+
+from tests import train_process
 
 ROOT = pathlib.Path(__file__).parent.parent
 MODULES = {'pickle', 'cPickle', 'dill', 'cloudpickle', 'shelve', 'marshal', 'joblib', 'yaml'}
@@ -44,6 +49,60 @@ def faults(tree):
       if name in CALLS or name.endswith('.extractall'):
         yield name
       yield from (k.arg for k in node.keywords if k.arg in ('allow_pickle', 'shell'))
+
+
+def family(pid):
+  """A process and all that it started, and they."""
+  paths = pathlib.Path(f'/proc/{pid}/task').glob('*/children')
+  children = [child for path in paths for child in path.read_text().split()]
+  return [str(pid), *(one for child in children for one in family(child))]
+
+
+def network_sockets(pid):
+  """Lines of the kernel's tables of TCP and UDP sockets that the processes hold, in any state."""
+  held = set()
+  for one in family(pid):
+    for path in pathlib.Path(f'/proc/{one}/fd').iterdir():
+      link = os.readlink(path) if path.is_symlink() else ''
+      held.add(link.removeprefix('socket:[').removesuffix(']'))
+  lines = [
+    (table, line)
+    for table in ('tcp', 'tcp6', 'udp', 'udp6')
+    for line in pathlib.Path(f'/proc/{pid}/net/{table}').read_text().splitlines()[1:]
+  ]
+  return [f'{table} {line}' for table, line in lines if line.split()[9] in held]
+
+
+class PortTest(train_process.DataCase):
+  def test_training_opens_no_port_and_no_connection(self):
+    """With a worker that reads the data, which talks to the run."""
+    fields = {'data.pipeline': 'stream', 'data.workers': 1, 'num_epochs': 200}
+    run = subprocess.Popen(
+      train_process.command(self.folder / 'run', self.data_dir, fields),
+      env=train_process.environment(1),
+      stdout=subprocess.PIPE,
+      stderr=subprocess.DEVNULL,
+      text=True,
+    )
+    self.addCleanup(run.kill)
+    for line in run.stdout:
+      if 'step 6/' in line:
+        break
+    self.assertIsNone(run.poll())
+    self.assertGreater(len(family(run.pid)), 1)
+    self.assertEqual(network_sockets(run.pid), [])
+    run.terminate()
+    run.communicate(timeout=train_process.TIMEOUT)
+
+  def test_the_look_finds_them(self):
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+      with socket.socket(type=kind) as port:
+        port.bind(('127.0.0.1', 0))
+        if kind == socket.SOCK_STREAM:
+          port.listen()
+        number = port.getsockname()[1]
+        found = [line for line in network_sockets(os.getpid()) if f':{number:04X} ' in line]
+        self.assertLen(found, 1)
 
 
 class SecurityTest(absltest.TestCase):

@@ -179,6 +179,25 @@ class TrainStepTest(parameterized.TestCase):
     losses = [r['epoch']['loss'] / r['epoch']['count'] for r in reports[1::2]]
     self.assertLess(losses[-1], losses[0] / 3)
 
+  def test_diverging_counts_steps_in_a_row_and_a_loss_that_is_no_number_at_once(self):
+    """Guessing one of six costs ln(6) = 1.79: above 17.9 the loss is too large."""
+    large, count = 10 * np.log(6), 0
+    counts = []
+    for loss in (1.0, large + 0.01, large + 1, 1e30, large - 0.01, large + 0.01):
+      count = steps._count_diverging(jnp.int32(count), jnp.float32(loss), 6)
+      counts.append(int(count))
+    self.assertEqual(counts, [0, 1, 2, 3, 0, 1])
+    self.assertEqual(count.dtype, jnp.int32)
+    for loss in (np.nan, np.inf, -np.inf):
+      for before in (0, 7):
+        count = steps._count_diverging(jnp.int32(before), jnp.float32(loss), 6)
+        self.assertEqual(count, steps.DIVERGED)
+    for loss in (1.0, 1e30, np.nan):
+      stays = steps._count_diverging(count, jnp.float32(loss), 6)
+      self.assertEqual(stays, steps.DIVERGED)
+    last = steps._count_diverging(jnp.int32(steps.DIVERGED - 1), jnp.float32(1e30), 6)
+    self.assertEqual(last, steps.DIVERGED)
+
   def test_create_state_is_a_function_of_the_seed(self):
     optimizer, _ = make_optimizer()
     again = steps.create_state(make_model(), optimizer, 0, (SIZE, SIZE, 1))

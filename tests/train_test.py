@@ -1,13 +1,15 @@
 """Real training processes on the real digits: learning, its records, refusing."""
 
 import json
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 from absl.testing import absltest
 
-from tests import train_process
+from bitnet_jax.data import order
+from tests import kill_test, train_process
 from tests.train_process import TIMEOUT, command, environment, rows
 
 # Ends a run with an error of its data at the first chance after the save of step 10 began.
@@ -22,9 +24,25 @@ def settle_and_end(run, step, state):
 train.settle = settle_and_end
 cli.run(main.main, ['main', *sys.argv[1:]])
 """
+MAIN = """
+import sys
+from bitnet_jax import cli, main
+cli.run(main.main, ['main', *sys.argv[1:]])
+"""
 
 
 class TrainTest(train_process.TrainCase):
+  def run_program(self, workdir, program, *flags, devices=1, variables=None, **fields):
+    """A run that the `program` starts; `flags` are given to the training command as they are."""
+    return subprocess.run(
+      [sys.executable, '-c', program, *command(workdir, self.data_dir, fields)[3:], *flags],
+      env={**environment(devices), **(variables or {})},
+      cwd=self.folder,
+      capture_output=True,
+      text=True,
+      timeout=TIMEOUT,
+    )
+
   def test_learns_and_writes_its_records(self):
     result = json.loads((self.whole / 'result.json').read_text())
     self.assertLess(result['error'], 0.25)
@@ -101,17 +119,59 @@ class TrainTest(train_process.TrainCase):
     last = rows(workdir, 'train')[-1]['step']
     self.assertLess(max(saved, default=0), last)
 
+  def test_change_that_was_allowed_and_one_that_overflows(self):
+    """Goes on from the finished run with another rate, then with one that makes the loss a NaN."""
+    workdir = self.folder / 'changed'
+    shutil.copytree(self.whole, workdir)
+    rate, seed = '--allow_config_change=optim.learning_rate', '--allow_config_change=config.seed'
+    fields = {'optim.learning_rate': 0.05, 'seed': 3, 'num_epochs': 4}
+    changed = self.run_program(workdir, MAIN, rate, seed, **fields)
+    self.assertEqual(changed.returncode, 0, changed.stderr[-2000:])
+    self.assertIn('resumed from step 66, ', changed.stdout)
+    after = rows(workdir, 'train')
+    self.assertEqual(after[:66], rows(self.whole, 'train'))
+    self.assertEqual([row['step'] for row in after[66:]], list(range(67, 89)))
+    np.testing.assert_allclose([row['learning_rate'] for row in after[66:]], 0.01, rtol=1e-6)
+    self.assertLess(json.loads((workdir / 'result.json').read_text())['error'], 0.25)
+
+    saved = sorted(path.name for path in (workdir / 'checkpoints').iterdir())
+    fields = {'optim.learning_rate': 1e6, 'optim.weight_decay': 1.0, 'num_epochs': 9}
+    decay = '--allow_config_change=optim.weight_decay'
+    ended = self.run_program(workdir, MAIN, rate, seed, decay, **fields)
+    self.assertEqual(ended.returncode, 5, ended.stderr[-2000:])
+    line = 'error: loss=nan: diverged at step [0-9]+; last good checkpoint: 88; lower config.optim.'
+    self.assertRegex(ended.stderr, line)
+    self.assertEqual(sorted(path.name for path in (workdir / 'checkpoints').iterdir()), saved)
+    self.assertEqual(int(self.state(workdir)['step']), 88)
+
+  def test_other_numbers_of_devices_go_on_with_the_same_examples(self):
+    """The finished run, of one device, is made longer on two, four and one again."""
+    workdir, fed, last = self.folder / 'devices', self.folder / 'devices.examples', 66
+    shutil.copytree(self.whole, workdir)
+    for before, devices in ((1, 2), (2, 4), (4, 1)):
+      run = self.run_program(
+        workdir,
+        kill_test.RECORDS_EXAMPLES,
+        devices=devices,
+        variables={'EXAMPLES': str(fed)},
+        num_epochs=(last + 3) / 22,
+      )
+      self.assertEqual(run.returncode, 0, run.stderr[-2000:])
+      self.assertIn(f'resumed from step {last}, ', run.stdout)
+      line = f'warning: num_devices was {before}, is {devices}: the same examples in the same order'
+      self.assertRegex(run.stderr, f'{line}, but the bits may differ')
+      last += 3
+    seen = kill_test.examples(fed)
+    self.assertEqual(list(seen), list(range(66, last)))
+    for step in seen:
+      epoch, batch = divmod(step, 22)
+      want = order.epoch_order(0, epoch, 1437)[64 * batch : 64 * (batch + 1)]
+      self.assertEqual(seen[step], want.tolist(), step)
+    self.assertEqual([row['step'] for row in rows(workdir, 'train')], list(range(1, last + 1)))
+
   def test_save_under_way_is_finished_whatever_ends_the_run(self):
     workdir = self.folder / 'ended'
-    arguments = command(workdir, self.data_dir, {})[3:]
-    ended = subprocess.run(
-      [sys.executable, '-c', ENDS_AFTER_SAVE, *arguments],
-      env=environment(1),
-      cwd=self.folder,
-      capture_output=True,
-      text=True,
-      timeout=TIMEOUT,
-    )
+    ended = self.run_program(workdir, ENDS_AFTER_SAVE)
     self.assertEqual(ended.returncode, 3, ended.stderr[-2000:])
     self.assertIn('bitnet_jax: error: image=x: broken; mend it', ended.stderr)
     self.assertTrue((workdir / 'manifests' / '10.json').exists())

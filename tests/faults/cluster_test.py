@@ -6,7 +6,11 @@ machine that stands still for a while fails these tests.
 
 import json
 import pathlib
+import re
 import signal
+import subprocess
+import sys
+import time
 
 import jax
 import numpy as np
@@ -101,6 +105,37 @@ class ClusterTest(ClusterCase):
     self.assert_ends(cluster, 1, 7, line)
     self.assertEqual(cluster.stderr(1).splitlines()[-1], cluster.error_lines(1)[0])
     self.assertLess(seconds, 30)
+
+  def test_script_passes_on_sigterm_and_its_processes_save(self):
+    """`launch/local_cluster.sh`, in an environment that is there already."""
+    launch, workdir = self.folder / 'launch', self.folder / 'script'
+    launch.mkdir()
+    script = train_process.ROOT / 'launch' / 'local_cluster.sh'
+    (launch / script.name).write_text(script.read_text())
+    (launch / 'environment.sh').write_text(
+      f'root={train_process.ROOT}\npython={sys.executable}\nprepare_environment() {{ :; }}\n'
+    )
+    fields = {**FIELDS, 'num_epochs': 9}
+    arguments = train_process.command(workdir, self.data_dir, fields)[3:]
+    output = self.folder / 'script.output'
+    with output.open('w') as file:
+      run = subprocess.Popen(
+        ['bash', launch / script.name, '2', *arguments],
+        env=train_process.environment(2),
+        stdout=file,
+        stderr=subprocess.STDOUT,
+      )
+    self.addCleanup(run.kill)
+    while 'step 3/' not in output.read_text():
+      self.assertIsNone(run.poll(), output.read_text()[-3000:])
+      time.sleep(0.05)
+    run.terminate()
+    self.assertEqual(run.wait(train_process.TIMEOUT), 75, output.read_text()[-3000:])
+    text = output.read_text()
+    step = int(re.search(rf'step=(\d+): asked to stop; saved in {workdir}', text)[1])
+    self.assertIn(f'step={step}: asked to stop; process 0 saves', text)
+    self.assertTrue((workdir / 'manifests' / f'{step}.json').exists())
+    self.assertEqual(int(self.state(workdir)['step']), step)
 
 
 if __name__ == '__main__':

@@ -4,11 +4,11 @@ import json
 import os
 import pathlib
 import signal
-import time
 
 from absl.testing import absltest, parameterized
 
-from bitnet_jax import checkpoint
+from bitnet_jax import checkpoint, manifest, trained
+from tests import stop_test
 from tests.faults import process
 from tests.faults.process import FOUND
 
@@ -27,6 +27,21 @@ def slow(*arguments, **options):
 {target} = slow
 cli.run(main.main, ['main', *sys.argv[1:]])
 """
+# Stops in the middle of writing a step, just before $LAST gets its name, until $GO_ON is there.
+BLOCKED = """
+import os, sys, time
+from bitnet_jax import cli, main
+def blocked(real):
+  def rename(old, new, **options):
+    if str(new).endswith(os.environ['LAST']):
+      print('WRITES', file=sys.stderr, flush=True)
+      while not os.path.exists(os.environ['GO_ON']):
+        time.sleep(0.01)
+    return real(old, new, **options)
+  return rename
+os.rename, os.replace = blocked(os.rename), blocked(os.replace)
+cli.run(main.main, ['main', *sys.argv[1:]])
+"""
 
 
 def children(pid):
@@ -35,39 +50,86 @@ def children(pid):
 
 
 class SignalTest(process.FaultCase, parameterized.TestCase):
+  def stopped(self, run, workdir, step=None):
+    """Asks the run to stop, which saves; gives the step and the seconds that it took."""
+    run.send_signal(signal.SIGTERM)
+    took = self.ends(run, 75)
+    saved = stop_test.saved_step(self.text(run), workdir)
+    self.assertEqual(saved, step or saved)
+    return saved, took
+
+  def goes_on(self, workdir, step):
+    """The run goes on from that step to the bits of one that nothing disturbed."""
+    text = self.completes(workdir)
+    self.assertEqual(f'resumed from step {step}, ' in text, bool(step), text[-2000:])
+    self.assertSameRun(workdir, self.reference())
+
   @parameterized.parameters(
-    ('data start', 'feeds', 'module.open_training', 0),
-    ('initialisation', 'steps', 'module.create_state', 0),
-    ('restore', 'resume', 'module.restore', 0),
-    ('evaluation', 'evaluation', 'module.summarize', 1),
-    ('save', 'checkpoint', 'Checkpoints.save', 1),
+    ('data start', 'feeds', 'module.open_training'),
+    ('initialisation', 'steps', 'module.create_state'),
   )
-  def test_phase(self, phase, module, target, saved):
+  def test_before_the_first_step(self, phase, module, target):
     workdir = self.folder / phase.replace(' ', '-')
-    program = SLOW.format(module=module, target=target)
+    run = self.start(workdir, program=SLOW.format(module=module, target=target))
+    self.wait_for(run, 'PHASE')
+    run.send_signal(signal.SIGTERM)
+    took = self.ends(run, 75, 'step=0: asked to stop; run the command again')
+    self.assertEmpty(list((workdir / 'checkpoints').glob('*')))
+    self.goes_on(workdir, 0)
+    FOUND.append((f'SIGTERM in {phase}', f'exit 75 after {took:.1f} s, same bits'))
+
+  @parameterized.parameters(
+    # Each the first of its kind: at the end of an epoch, and in the step after the one it saves.
+    ('evaluation', 'evaluation', 'module.summarize', 22),
+    ('save', 'checkpoint', 'Checkpoints.save', 6),
+  )
+  def test_between_steps(self, phase, module, target, step):
+    workdir = self.folder / phase
+    run = self.start(workdir, program=SLOW.format(module=module, target=target))
+    self.wait_for(run, 'PHASE')
+    _, took = self.stopped(run, workdir, step)
+    self.goes_on(workdir, step)
+    FOUND.append((f'SIGTERM in {phase}', f'exit 75 after {took:.1f} s, same bits'))
+
+  def test_restore(self):
+    workdir = self.folder / 'restore'
+    run = self.start(workdir)
+    self.wait_for(run, 'step 12/66')
+    step, _ = self.stopped(run, workdir)
+    # Between the record of the checkpoint and its arrays.
+    program = SLOW.format(module='resume', target='Checkpoints.read_record')
     run = self.start(workdir, program=program)
     self.wait_for(run, 'PHASE')
     run.send_signal(signal.SIGTERM)
-    took = self.ends(run, 75, 'step=[0-9]+: asked to stop.*; run the command again')
-    steps = list((workdir / 'checkpoints').glob('*')) if saved else []
-    self.assertEqual(bool(steps), bool(saved))
-    self.completes(workdir)
-    self.assertSameRun(workdir, self.reference())
-    FOUND.append((f'SIGTERM in {phase}', f'exit 75 after {took:.1f} s, same bits'))
+    took = self.ends(run, 75, f'step={step}: asked to stop; run the command again')
+    self.goes_on(workdir, step)
+    FOUND.append(('SIGTERM in restore', f'exit 75 after {took:.1f} s, same bits'))
 
-  @parameterized.parameters(('compile', 'training images'), ('training', 'step 30/66'))
-  def test_marker(self, phase, marker):
-    workdir = self.folder / phase
+  def test_compile(self):
+    workdir = self.folder / 'compile'
+    # A cache of its own, in which the step is not yet.
+    cache = {'JAX_COMPILATION_CACHE_DIR': str(self.folder / 'empty-cache')}
+    run = self.start(workdir, program=stop_test.SIGNALS_IN_COMPILE, variables=cache)
+    self.wait_for(run, 'COMPILED after SIGTERM')
+    took = self.ends(run, 75)
+    self.assertEqual(stop_test.saved_step(self.text(run), workdir), 1)
+    self.goes_on(workdir, 1)
+    text = f'exit 75 {took:.1f} s after the compilation, with one step, same bits'
+    FOUND.append(('SIGTERM in compile', text))
+
+  def test_training(self):
+    workdir = self.folder / 'training'
     run = self.start(workdir)
-    self.wait_for(run, marker)
-    run.send_signal(signal.SIGTERM)
-    took = self.ends(run, 75, 'step=[0-9]+: asked to stop(; saved in .*)?; run the command again')
-    self.completes(workdir)
-    self.assertSameRun(workdir, self.reference())
-    FOUND.append((f'SIGTERM in {phase}', f'exit 75 after {took:.1f} s, same bits'))
+    self.wait_for(run, 'step 30/66')
+    step, took = self.stopped(run, workdir)
+    self.assertGreaterEqual(step, 30)
+    self.goes_on(workdir, step)
+    FOUND.append(('SIGTERM in training', f'exit 75 after {took:.1f} s, same bits'))
 
   def test_stopped_evaluation_counts_for_the_best_once_it_is_made_up_for(self):
-    workdir, fields = self.folder / 'stopped-evaluation', {'eval.batch_size': 1}
+    # Step 22 is saved whether or not the second signal comes before it is.
+    fields = {'eval.batch_size': 1, 'checkpoint.every_steps': 11}
+    workdir = self.folder / 'stopped-evaluation'
     errors = []
     for marker in ('step 22/66', 'test loss'):
       run = self.start(workdir, **fields)
@@ -79,19 +141,41 @@ class SignalTest(process.FaultCase, parameterized.TestCase):
     self.assertEqual(errors[0], checkpoint.NOT_EVALUATED)
     self.assertLess(errors[1], 1)
 
-  def test_second_signal_spares_the_save_and_third_aborts(self):
-    for count, code in ((2, 75), (3, 128 + signal.SIGTERM)):
-      workdir = self.folder / f'signals-{count}'
-      run = self.start(workdir, program=SLOW.format(module='steps', target='Checkpoints.save'))
-      self.wait_for(run, 'PHASE')
-      for _ in range(count):
-        run.send_signal(signal.SIGTERM)
-        time.sleep(0.1)
-      run.wait(process.TIMEOUT)
-      self.assertEqual(run.returncode, code, self.text(run)[-2000:])
-      self.completes(workdir)
-      self.assertSameRun(workdir, self.reference())
-    FOUND.append(('two signals while saving; three', 'exit 75; exit 143; same bits after both'))
+  def signalled_in_save(self, workdir, last, count):
+    """A run that got so many signals, one after the other, in the middle of writing step 10."""
+    variables = {'LAST': last, 'GO_ON': f'{workdir}.go-on'}
+    run = self.start(workdir, program=BLOCKED, variables=variables)
+    self.wait_for(run, 'WRITES')
+    for said in ('saving and stopping', 'once more aborts', '')[:count]:
+      run.send_signal(signal.SIGTERM)
+      self.wait_for(run, said)
+    return run
+
+  def test_second_signal_spares_the_save(self):
+    workdir = self.folder / 'signals-2'
+    run = self.signalled_in_save(workdir, '/checkpoints/10', 2)
+    self.assertFalse((workdir / 'checkpoints' / '10').exists())
+    pathlib.Path(f'{workdir}.go-on').touch()
+    self.ends(run, 75)
+    step = stop_test.saved_step(self.text(run), workdir)
+    self.assertGreater(step, 10)
+    self.assertTrue((workdir / 'manifests' / '10.json').exists())
+    self.goes_on(workdir, step)
+    FOUND.append(('two signals in the middle of a save', 'exit 75, saved, same bits'))
+
+  @parameterized.parameters('/checkpoints/10', '/manifests/10.json')
+  def test_third_signal_leaves_the_step_before_whole(self, last):
+    workdir = self.folder / f'signals-3{last.replace("/", "-")}'
+    run = self.signalled_in_save(workdir, last, 3)
+    run.wait(process.TIMEOUT)
+    self.assertEqual(run.returncode, 128 + signal.SIGTERM, self.text(run)[-2000:])
+    # Step 10 was written, but for its last name.
+    self.assertFalse(pathlib.Path(f'{workdir}{last}').exists())
+    self.assertNotEmpty(list((workdir / 'checkpoints').glob('10*')))
+    self.assertEqual(manifest.problem(workdir / 'checkpoints/5', workdir / 'manifests/5.json'), '')
+    self.assertEqual(trained.load(str(workdir)).step, 5)
+    self.goes_on(workdir, 5)
+    FOUND.append((f'three signals before {last}', 'exit 143, on from the step before, same bits'))
 
   @parameterized.parameters(
     (signal.SIGKILL, 'terminated unexpectedly'), (signal.SIGSTOP, 'no batch')
