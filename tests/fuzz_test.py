@@ -40,9 +40,10 @@ class FuzzTest(absltest.TestCase):
     code, stdout, stderr = self.server.run(list(self.paths_in(arguments)))
     fault = fuzz.fault(code, stdout, stderr, codes)
     self.assertEqual(fault, '', f'{arguments}\n{text}\n{stdout[-500:]}\n{stderr[-2000:]}')
+    return fuzz.REACHED in stdout
 
   def test_generated_cases(self):
-    seen = 0
+    seen = reached = 0
 
     @hypothesis.settings(
       max_examples=CASES,
@@ -53,13 +54,15 @@ class FuzzTest(absltest.TestCase):
     )
     @hypothesis.given(fuzz.cases())
     def each(case):
-      nonlocal seen
+      nonlocal seen, reached
       seen += 1
-      self.check(*case)
+      reached += self.check(*case)
 
     each()
     self.assertGreaterEqual(seen, CASES)
-    print(f'{seen} cases')
+    # The others are refused for their names, types and ranges alone.
+    self.assertGreater(reached, seen / 10)
+    print(f'{seen} cases, {reached} of which got as far as devices, plan, model and optimizer')
 
   def test_the_check_sees_faults(self):
     line = 'bitnet_jax: error: a=1: b; c\n'
