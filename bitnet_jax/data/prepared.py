@@ -19,7 +19,7 @@ from tensorflow_datasets.core import shuffle
 from tensorflow_datasets.core.download import download_manager
 
 from bitnet_jax import errors
-from bitnet_jax.data import builders, folder_builder, shards
+from bitnet_jax.data import builders, folder_builder, foreign, shards
 
 _CONNECT_SECONDS = 10
 
@@ -63,10 +63,11 @@ def find_builder(name: str, data_dir: str) -> Any:
     data_dir: as for `make_builder`; of 'folder', where `prepare` wrote it (NAME/VERSION).
 
   Raises:
-    DataError: not prepared, or prepared in a format without random access.
+    DataError: not prepared, or prepared in a format without random access; of 'folder', its files
+      are not those that `prepare` writes.
   """
   if name == 'folder':
-    builder = tfds.builder_from_directory(os.path.expanduser(data_dir))
+    builder = foreign.open_directory(data_dir)
   else:
     builder = make_builder(name, data_dir)
   root = builder.data_path.parents[1]
