@@ -5,6 +5,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -205,6 +206,13 @@ def cases(draw):
   if codes != {2} and named:
     codes = codes | {3}  # Nothing is there, or no data set.
   return arguments, text, codes
+
+
+def without_logs(arguments, stderr):
+  """Stderr, without the lines of absl's log where an argument asks for more of them."""
+  if any(re.match('--?v', argument) for argument in arguments):
+    return re.sub(r'(?m)^[IWEF]\d{4} .*\n', '', stderr)
+  return stderr
 
 
 def fault(code, stdout, stderr, codes):

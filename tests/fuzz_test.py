@@ -38,7 +38,7 @@ class FuzzTest(absltest.TestCase):
       content = text.encode('utf-8', errors='surrogatepass')
       (self.folder / 'generated.py').write_bytes(content)
     code, stdout, stderr = self.server.run(list(self.paths_in(arguments)))
-    fault = fuzz.fault(code, stdout, stderr, codes)
+    fault = fuzz.fault(code, stdout, fuzz.without_logs(arguments, stderr), codes)
     self.assertEqual(fault, '', f'{arguments}\n{text}\n{stdout[-500:]}\n{stderr[-2000:]}')
     return fuzz.REACHED in stdout
 
@@ -77,6 +77,12 @@ class FuzzTest(absltest.TestCase):
       (2, 'bitnet_jax: error: what\n'),
     ):
       self.assertNotEqual(fuzz.fault(code, '', stderr, {0, 2}), '', stderr)
+
+  def test_logs_that_were_asked_for_are_no_fault(self):
+    log = 'I1123 07:46:08.360755 140217285405568 xla_bridge.py:849] Unable to initialize\n'
+    self.assertEqual(fuzz.without_logs(['-verbosity=0'], log), '')
+    self.assertEqual(fuzz.without_logs(['--v=1'], log + 'words\n'), 'words\n')
+    self.assertEqual(fuzz.without_logs(['--config=a.py'], log), log)
 
 
 if __name__ == '__main__':

@@ -40,7 +40,7 @@ class Source(Protocol):
     channels: 1 (grey) or 3 (RGB).
     image_size: side in pixels; 0 where sizes vary.
     fingerprint: SHA-256 of what the split's data set was made of when it was prepared, or of the
-      names of a folder's images.
+      names and sizes of a folder's images.
   """
 
   name: str
@@ -213,7 +213,10 @@ class FolderSource:
     self.class_names = listing.class_names
     self.paths = listing.paths
     self.labels = np.asarray(listing.labels, np.int32)
-    self.fingerprint = hashlib.sha256(os.fsencode('\0'.join(listing.paths))).hexdigest()
+    # To hash the images would be to read them all.
+    files = zip(listing.paths, listing.sizes, strict=True)
+    text = '\0'.join(f'{path}\0{size}' for path, size in files)
+    self.fingerprint = hashlib.sha256(os.fsencode(text)).hexdigest()
     self._root = os.path.expanduser(root)
 
   def __len__(self) -> int:
