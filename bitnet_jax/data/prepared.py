@@ -10,7 +10,7 @@ import pathlib
 import posixpath
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import requests
@@ -82,13 +82,16 @@ def find_builder(name: str, data_dir: str) -> Any:
   return builder
 
 
-def open_builder(name: str, data_dir: str, *, hash_bytes: float = 0) -> Any:
+def open_builder(
+  name: str, data_dir: str, *, hash_bytes: float = 0, stop: Callable[[], bool] = lambda: False
+) -> Any:
   """The builder of a data set that is prepared and agrees with its manifest.
 
   Args:
     name: as for `find_builder`.
     data_dir: as for `find_builder`.
     hash_bytes: see `shards.check`.
+    stop: see `shards.check`.
 
   Returns:
     The builder, whose `as_data_source` works.
@@ -97,7 +100,7 @@ def open_builder(name: str, data_dir: str, *, hash_bytes: float = 0) -> Any:
     DataError: as `find_builder`, or its shards differ from the manifest.
   """
   builder = find_builder(name, data_dir)
-  shards.check(str(builder.data_path), _counts(builder), hash_bytes=hash_bytes)
+  shards.check(str(builder.data_path), _counts(builder), hash_bytes=hash_bytes, stop=stop)
   return builder
 
 

@@ -40,9 +40,7 @@ class FolderTest(parameterized.TestCase):
     (self.root / 'train/b/4.png').symlink_to(self.root / 'train/a/2.png')
     self.assertEqual(folder.list_images(str(self.root), 'train').sizes, (0, 1, 2, 1))
     kept = folder.list_images(str(self.root), 'train[:50%]')
-    self.assertEqual(
-      kept.sizes, tuple((self.root / path).stat().st_size for path in kept.paths)
-    )
+    self.assertEqual(kept.sizes, tuple((self.root / path).stat().st_size for path in kept.paths))
 
   def test_order_is_not_the_file_systems(self):
     self.many(20)
