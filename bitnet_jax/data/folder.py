@@ -79,8 +79,12 @@ def list_images(root: str, split: str) -> Listing:
   kept = _slice(paths, start, stop)
   if not kept:
     raise errors.DataError('split', split, f'empty, of {len(paths)} images', 'widen the slice')
-  columns = (tuple(column[i] for i in kept) for column in (paths, labels, sizes))
-  return Listing(class_names, *columns)
+  return Listing(
+    class_names,
+    tuple(paths[i] for i in kept),
+    tuple(labels[i] for i in kept),
+    tuple(sizes[i] for i in kept),
+  )
 
 
 def _parse_split(split: str) -> tuple[str, str, str]:

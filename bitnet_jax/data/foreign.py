@@ -60,11 +60,12 @@ def _check(path: pathlib.Path, top: Any) -> None:
   """Raises DataError for any form but that which tfds writes of a flat dictionary of features."""
   fields = top.get('featuresDict') if isinstance(top, dict) else None
   features = fields.get('features') if isinstance(fields, dict) else None
-  flat = isinstance(features, dict) and all(isinstance(f, dict) for f in features.values())
-  if not flat or set(top) - _WORDS != {'featuresDict'} or top.get('pythonClassName') != _TOP:
+  if not isinstance(features, dict) or (
+    set(top) - _WORDS != {'featuresDict'} or top.get('pythonClassName') != _TOP
+  ):
     raise _fault(path, 'is no FeaturesDict of tfds')
   for name, feature in features.items():
-    kind = feature.get('pythonClassName')
+    kind = feature.get('pythonClassName') if isinstance(feature, dict) else None
     content = _CONTENTS.get(kind) if isinstance(kind, str) else None
     if content is None or set(feature) - _WORDS != {content}:
       raise _fault(path, f'feature {name!r} is of class {kind}, not Image, ClassLabel or Text')
