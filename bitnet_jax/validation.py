@@ -164,6 +164,7 @@ def _check_stream(config: ml_collections.ConfigDict) -> None:
   for name, wants_stream in (
     ('config.data.train_crop', data.train_crop == 'random_area'),
     ('config.data.name', data.name == 'imagenet2012'),
+    ('config.data.on_error', data.on_error == 'skip'),
     ('config.eval.resize', bool(resize)),
   ):
     if wants_stream:

@@ -149,6 +149,7 @@ class ValidationTest(parameterized.TestCase):
     ),
     ({'eval.resize': 10}, 'config.eval.resize=10: not for the resident way; set config.data.pipel'),
     ({'data.name': 'imagenet2012', 'data.image_size': 8}, 'config.data.name=imagenet2012: not for'),
+    ({'data.on_error': 'skip'}, 'config.data.on_error=skip: not for the resident way; set config'),
     ({'data.name': 'imagenet2012'}, 'config.data.image_size=0: images of imagenet2012 vary'),
     ({'eval.resize': 7, 'data.image_size': 8}, 'config.eval.resize=7: less than data.image_size=8'),
     ({'data.crop_area': (0.5, 0.1)}, r'config.data.crop_area=\(0.5, 0.1\): not a range'),

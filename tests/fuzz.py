@@ -5,6 +5,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 
 from bitnet_jax import config as config_lib
 
+REACHED = 'the training begins'  # What the command prints where it would load its data.
 ROOT = pathlib.Path(__file__).parent.parent
 FILES = sorted(str(path) for path in (ROOT / 'configs').glob('*.py'))
+WITH_DATA_DIR = [path for path in FILES if 'data.dir =' in pathlib.Path(path).read_text()]
 NAMES = [field.name for field in config_lib.FIELDS]
 SECTIONS = sorted({name.split('.')[0] for name in NAMES if '.' in name})
 # Characters that a command line can hold; a NUL ends an argument.
@@ -75,11 +78,11 @@ def in_range(field):
 
 
 @st.composite
-def overrides(draw):
-  """(argument, whether it must be refused) of one field."""
+def overrides(draw, *, valid=False):
+  """(argument, whether it must be refused) of one field; `valid` leaves its value in range."""
   field = draw(st.sampled_from(config_lib.FIELDS))
   odd = ['odd', 'text', 'typo', 'section', 'unknown', 'form']
-  how = draw(st.sampled_from(['in range'] * 6 + odd))
+  how = draw(st.sampled_from(['in range'] * (1 if valid else 6) + odd * (not valid)))
   if how == 'in range':
     return f'--config.{field.name}={draw(in_range(field))}', False
   if how == 'typo':
@@ -173,20 +176,21 @@ def config_texts(draw):
 @st.composite
 def cases(draw):
   """(arguments, text of `generated.py` or None, exit codes that are right)."""
-  codes, text = {0, 2, 3}, None  # 3: its data is not prepared here.
+  codes, text = {0, 2}, None
   arguments = [f'--config={draw(st.sampled_from(FILES))}']
-  kind = draw(st.sampled_from(['overrides', 'overrides', 'file', 'line']))
+  kind = draw(st.sampled_from(['valid', 'overrides', 'overrides', 'file', 'line']))
   if kind == 'file':
     text, refused = draw(config_texts())
     arguments = ['--config=generated.py']
     codes = {2} if refused else codes
   if kind == 'line' and draw(st.booleans()):
     arguments = []
-  workdir = draw(st.sampled_from(['w', 'w', 'w', 'w/v/ü', 'file', 'file/w', 'x' * 300, '/proc/x']))
+  odd = ['w/v/ü', 'file', 'file/w', 'x' * 300, '/proc/x']
+  workdir = draw(st.sampled_from(['w'] if kind == 'valid' else ['w'] * 3 + odd))
   arguments.append(f'--workdir={workdir}')
   if workdir[0] != 'w':
     codes = codes | {6}
-  given = draw(st.lists(overrides(), max_size=3))
+  given = draw(st.lists(overrides(valid=kind == 'valid'), max_size=3))
   arguments += [argument for argument, _ in given]
   for argument, refused in given:
     name = argument.partition('=')[0]
@@ -197,7 +201,18 @@ def cases(draw):
     arguments += draw(st.lists(OTHER_ARGUMENTS, max_size=3))
     arguments = draw(st.permutations(arguments))
     codes = codes | {6}
+  named = any(f'--config={path}' in arguments for path in WITH_DATA_DIR)
+  named = named or any('data.dir' in part for part in [*arguments, text or ''])
+  if codes != {2} and named:
+    codes = codes | {3}  # Nothing is there, or no data set.
   return arguments, text, codes
+
+
+def without_logs(arguments, stderr):
+  """Stderr, without the lines of absl's log where an argument asks for more of them."""
+  if any(re.match('--?v', argument) for argument in arguments):
+    return re.sub(r'(?m)^[IWEF]\d{4} .*\n', '', stderr)
+  return stderr
 
 
 def fault(code, stdout, stderr, codes):

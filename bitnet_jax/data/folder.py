@@ -30,11 +30,13 @@ class Listing:
     class_names: sorted names of the directories in `train`.
     paths: relative to the folder, '/' between parts, sorted by class, then name.
     labels: of the paths, indices into `class_names`.
+    sizes: of the files, in bytes; -1 where the file system does not say.
   """
 
   class_names: tuple[str, ...]
   paths: tuple[str, ...]
   labels: tuple[int, ...]
+  sizes: tuple[int, ...]
 
 
 def list_images(root: str, split: str) -> Listing:
@@ -61,7 +63,7 @@ def list_images(root: str, split: str) -> Listing:
     raise errors.DataError('config.data.dir', repr(root), 'no such directory', 'name a folder')
   class_names = _class_names(root, TRAIN)
   labels_of = {name: label for label, name in enumerate(class_names)}
-  paths, labels = [], []
+  paths, labels, sizes = [], [], []
   for name in class_names if directory == TRAIN else _class_names(root, directory):
     where = os.path.join(root, directory, name)
     if name not in labels_of:
@@ -71,12 +73,18 @@ def list_images(root: str, split: str) -> Listing:
     if not files:
       problem = f'no images ({", ".join(SUFFIXES)}) directly in it'
       raise errors.DataError('folder', where, problem, 'add some or remove the directory')
-    paths += [f'{directory}/{name}/{file}' for file in files]
+    paths += [f'{directory}/{name}/{file}' for file, _ in files]
     labels += [labels_of[name]] * len(files)
+    sizes += [size for _, size in files]
   kept = _slice(paths, start, stop)
   if not kept:
     raise errors.DataError('split', split, f'empty, of {len(paths)} images', 'widen the slice')
-  return Listing(class_names, tuple(paths[i] for i in kept), tuple(labels[i] for i in kept))
+  return Listing(
+    class_names,
+    tuple(paths[i] for i in kept),
+    tuple(labels[i] for i in kept),
+    tuple(sizes[i] for i in kept),
+  )
 
 
 def _parse_split(split: str) -> tuple[str, str, str]:
@@ -105,13 +113,21 @@ def _directories(where: str) -> tuple[str, ...]:
     return tuple(sorted(e.name for e in entries if e.name[0] != '.' and e.is_dir()))
 
 
-def _images(where: str) -> list[str]:
+def _images(where: str) -> list[tuple[str, int]]:
+  """Names and sizes."""
   with os.scandir(where) as entries:
     return sorted(
-      e.name
+      (e.name, _size(e))
       for e in entries
       if e.name[0] != '.' and e.name.lower().endswith(SUFFIXES) and e.is_file()
     )
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+  try:
+    return entry.stat().st_size
+  except OSError:  # Whoever opens it will say why.
+    return -1
 
 
 def _slice(paths: Sequence[str], start: str, stop: str) -> Sequence[int]:

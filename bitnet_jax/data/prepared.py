@@ -10,7 +10,7 @@ import pathlib
 import posixpath
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import requests
@@ -19,7 +19,7 @@ from tensorflow_datasets.core import shuffle
 from tensorflow_datasets.core.download import download_manager
 
 from bitnet_jax import errors
-from bitnet_jax.data import builders, folder_builder, shards
+from bitnet_jax.data import builders, folder_builder, foreign, shards
 
 _CONNECT_SECONDS = 10
 
@@ -63,10 +63,11 @@ def find_builder(name: str, data_dir: str) -> Any:
     data_dir: as for `make_builder`; of 'folder', where `prepare` wrote it (NAME/VERSION).
 
   Raises:
-    DataError: not prepared, or prepared in a format without random access.
+    DataError: not prepared, or prepared in a format without random access; of 'folder', its files
+      are not those that `prepare` writes.
   """
   if name == 'folder':
-    builder = tfds.builder_from_directory(os.path.expanduser(data_dir))
+    builder = foreign.open_directory(data_dir)
   else:
     builder = make_builder(name, data_dir)
   root = builder.data_path.parents[1]
@@ -81,13 +82,16 @@ def find_builder(name: str, data_dir: str) -> Any:
   return builder
 
 
-def open_builder(name: str, data_dir: str, *, hash_bytes: float = 0) -> Any:
+def open_builder(
+  name: str, data_dir: str, *, hash_bytes: float = 0, stop: Callable[[], bool] = lambda: False
+) -> Any:
   """The builder of a data set that is prepared and agrees with its manifest.
 
   Args:
     name: as for `find_builder`.
     data_dir: as for `find_builder`.
     hash_bytes: see `shards.check`.
+    stop: see `shards.check`.
 
   Returns:
     The builder, whose `as_data_source` works.
@@ -96,7 +100,7 @@ def open_builder(name: str, data_dir: str, *, hash_bytes: float = 0) -> Any:
     DataError: as `find_builder`, or its shards differ from the manifest.
   """
   builder = find_builder(name, data_dir)
-  shards.check(str(builder.data_path), _counts(builder), hash_bytes=hash_bytes)
+  shards.check(str(builder.data_path), _counts(builder), hash_bytes=hash_bytes, stop=stop)
   return builder
 
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from tqdm import tqdm
@@ -40,7 +40,13 @@ def write(directory: str, splits: dict[str, int], *, show: bool = False) -> None
   os.replace(temporary, pathlib.Path(directory, NAME))
 
 
-def check(directory: str, splits: dict[str, int], *, hash_bytes: float = 0) -> None:
+def check(
+  directory: str,
+  splits: dict[str, int],
+  *,
+  hash_bytes: float = 0,
+  stop: Callable[[], bool] = lambda: False,
+) -> None:
   """Compares a data set with its manifest.
 
   Args:
@@ -48,6 +54,8 @@ def check(directory: str, splits: dict[str, int], *, hash_bytes: float = 0) -> N
     splits: examples of each, as tfds says.
     hash_bytes: read all shards and compare their SHA-256 too if they have no more bytes than this
       together.
+    stop: asked after each shard that is read whether to leave the others out, because nothing will
+      be done with the data.
 
   Raises:
     DataError: there is no manifest, or the first difference.
@@ -69,6 +77,8 @@ def check(directory: str, splits: dict[str, int], *, hash_bytes: float = 0) -> N
       _fail(path, f'has {size} bytes, the manifest says {entry["bytes"]}')
     if hashes and (found := sha256(path)) != entry['sha256']:
       _fail(path, f'has SHA-256 {found}, the manifest says {entry["sha256"]}')
+    if hashes and stop():
+      return
 
 
 def read(directory: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -40,7 +40,7 @@ class Source(Protocol):
     channels: 1 (grey) or 3 (RGB).
     image_size: side in pixels; 0 where sizes vary.
     fingerprint: SHA-256 of what the split's data set was made of when it was prepared, or of the
-      names of a folder's images.
+      names and sizes of a folder's images.
   """
 
   name: str
@@ -72,7 +72,14 @@ def check_label(example: Example, num_classes: int) -> int:
   return example.label
 
 
-def open_source(name: str, split: str, data_dir: str, *, hash_bytes: float = 0) -> Source:
+def open_source(
+  name: str,
+  split: str,
+  data_dir: str,
+  *,
+  hash_bytes: float = 0,
+  stop: Callable[[], bool] = lambda: False,
+) -> Source:
   """Opens a split for reading; never builds or downloads one.
 
   Args:
@@ -83,6 +90,7 @@ def open_source(name: str, split: str, data_dir: str, *, hash_bytes: float = 0) 
     data_dir: the folder, or tfds's directory ('' is its own default). A folder may also be one
       that `prepare` has written (NAME/VERSION); its splits are tfds's.
     hash_bytes: largest data set whose shards' SHA-256 are compared with the manifest.
+    stop: ends that comparison early where it says True; the caller then ends too.
 
   Returns:
     The source.
@@ -92,7 +100,7 @@ def open_source(name: str, split: str, data_dir: str, *, hash_bytes: float = 0) 
   """
   if _is_plain_folder(name, data_dir):
     return FolderSource(split, data_dir)
-  return TfdsSource(name, split, data_dir, hash_bytes=hash_bytes)
+  return TfdsSource(name, split, data_dir, hash_bytes=hash_bytes, stop=stop)
 
 
 def check_there(name: str, data_dir: str) -> None:
@@ -119,8 +127,16 @@ def _is_plain_folder(name: str, data_dir: str) -> bool:
 class TfdsSource:
   """A split of a prepared tfds data set; see `Source`."""
 
-  def __init__(self, name: str, split: str, data_dir: str, *, hash_bytes: float = 0):
-    builder = prepared.open_builder(name, data_dir, hash_bytes=hash_bytes)
+  def __init__(
+    self,
+    name: str,
+    split: str,
+    data_dir: str,
+    *,
+    hash_bytes: float = 0,
+    stop: Callable[[], bool] = lambda: False,
+  ):
+    builder = prepared.open_builder(name, data_dir, hash_bytes=hash_bytes, stop=stop)
     features = builder.info.features
     height, width, channels = features['image'].shape
     self.name = name
@@ -213,7 +229,10 @@ class FolderSource:
     self.class_names = listing.class_names
     self.paths = listing.paths
     self.labels = np.asarray(listing.labels, np.int32)
-    self.fingerprint = hashlib.sha256(os.fsencode('\0'.join(listing.paths))).hexdigest()
+    # To hash the images would be to read them all.
+    files = zip(listing.paths, listing.sizes, strict=True)
+    text = '\0'.join(f'{path}\0{size}' for path, size in files)
+    self.fingerprint = hashlib.sha256(os.fsencode(text)).hexdigest()
     self._root = os.path.expanduser(root)
 
   def __len__(self) -> int:

@@ -19,6 +19,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -31,9 +32,16 @@ from bitnet_jax.data import crop, handover, order, sources
 
 Batch = dict[str, np.ndarray]
 
+
+class Stopped(Exception):
+  """Asked to stop while a batch was waited for, which does not come any more."""
+
+
 NONE = -1  # In 'skipped': no example was skipped at this place.
 _QUIET = 'ignore:resource_tracker'
 _START = 3  # Times the longest wait, for the first batch: workers have to import what they need.
+_SLICE = 0.2  # Seconds between two looks at whether to stop.
+_JOIN_SECONDS = 5.0  # Longest wait for a thread whose batches did not come.
 _BUFFERED = 2  # Batches that wait for the device, beside one in each worker.
 
 
@@ -159,7 +167,12 @@ def fetch_batch(inputs: Any, step_in_epoch: Any) -> Any:
 
 
 def iterate(
-  batches: Callable[[int], Batch], start: int, *, workers: int, timeout_seconds: float
+  batches: Callable[[int], Batch],
+  start: int,
+  *,
+  workers: int,
+  timeout_seconds: float,
+  stop: Callable[[], bool] = lambda: False,
 ) -> Batches:
   """Reads batches number `start`, `start + 1` and so on without end, ahead of their use.
 
@@ -168,6 +181,7 @@ def iterate(
     start: number of the first batch.
     workers: processes that read; 0 for a thread of this one.
     timeout_seconds: longest wait for a batch.
+    stop: asked while a batch is waited for whether to give up; True is its last answer.
 
   Returns:
     The iterator, to be closed.
@@ -187,7 +201,7 @@ def iterate(
     dataset = grain.experimental.WithOptionsIterDataset(dataset, small)
     options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
     dataset = dataset.mp_prefetch(options, worker_init_fn=_start_worker)
-  return Batches(iter(dataset), workers, timeout_seconds)
+  return Batches(iter(dataset), workers, timeout_seconds, stop)
 
 
 def _start_worker(index: int, count: int) -> None:
@@ -208,9 +222,10 @@ def _die_with(sentinel: int) -> None:
 class Batches(Iterator[Batch]):
   """Batches in order; a thread takes them from the workers, so that waiting has an end."""
 
-  def __init__(self, batches: Any, workers: int, timeout_seconds: float):
+  def __init__(self, batches: Any, workers: int, timeout_seconds: float, stop: Callable[[], bool]):
     """Starts to read; see `iterate`."""
     self._batches, self._workers, self._timeout = batches, workers, timeout_seconds
+    self._asked_to_stop = stop
     self._others = set(multiprocessing.active_children())
     self._queue: queue.Queue[Any] = queue.Queue(_BUFFERED)
     self._stop = threading.Event()
@@ -243,10 +258,11 @@ class Batches(Iterator[Batch]):
     Raises:
       DataError: an example cannot be read.
       PeerError: a worker process died, or no batch came in time.
+      Stopped: asked to stop before the batch was there.
     """
     timeout = self._timeout * (1 if self._started else _START)
     try:
-      item = self._queue.get(timeout=timeout)
+      item = self._wait(timeout)
       self._started = True
     except queue.Empty:
       problem = f'no batch came for {timeout:g} s'
@@ -262,6 +278,19 @@ class Batches(Iterator[Batch]):
       raise item
     return item
 
+  def _wait(self, timeout: float) -> Any:
+    deadline = time.monotonic() + timeout
+    while True:
+      left = deadline - time.monotonic()
+      try:
+        return self._queue.get(timeout=max(min(left, _SLICE), 0))
+      except queue.Empty:
+        if self._asked_to_stop():
+          self.close(kill=True)
+          raise Stopped from None
+        if left <= 0:
+          raise
+
   def _fail(self, problem: str, remedy: str, cause: Exception | None = None) -> None:
     self.close(kill=True)
     raise errors.PeerError('config.data.workers', self._workers, problem, remedy) from cause
@@ -274,7 +303,9 @@ class Batches(Iterator[Batch]):
     """
     atexit.unregister(self.close)
     self._stop.set()
-    if not kill:
+    if kill:
+      self._timeout = min(self._timeout, _JOIN_SECONDS)  # For whoever closes it once more.
+    else:
       self._thread.join(self._timeout)
     for process in multiprocessing.active_children():
       if process not in self._others and process.name.startswith('grain-process-prefetch'):

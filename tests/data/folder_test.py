@@ -33,6 +33,15 @@ class FolderTest(parameterized.TestCase):
     )
     self.assertEqual(listing.labels, (0, 1, 2, 2))
 
+  def test_sizes_are_those_of_the_files(self):
+    self.touch('train/a/1.png', 'train/a/2.png', 'train/b/3.png')
+    for number, path in enumerate(('a/1.png', 'a/2.png', 'b/3.png')):
+      (self.root / 'train' / path).write_bytes(b'x' * number)
+    (self.root / 'train/b/4.png').symlink_to(self.root / 'train/a/2.png')
+    self.assertEqual(folder.list_images(str(self.root), 'train').sizes, (0, 1, 2, 1))
+    kept = folder.list_images(str(self.root), 'train[:50%]')
+    self.assertEqual(kept.sizes, tuple((self.root / path).stat().st_size for path in kept.paths))
+
   def test_order_is_not_the_file_systems(self):
     self.many(20)
     expected = folder.list_images(str(self.root), 'train[:50%]')

@@ -48,6 +48,18 @@ class ShardsTest(parameterized.TestCase):
     ):
       self.open(hash_bytes=size)
 
+  def test_asked_to_stop_it_reads_no_other_shard(self):
+    [last] = self.path.glob('digits-train.array_record*')
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 4
+    last.write_bytes(content)
+    asked = []
+    self.open(hash_bytes=1e9, stop=lambda: asked.append(None) or True)
+    self.assertLen(asked, 1)
+    with self.assertRaisesRegex(errors.DataError, f'file={last}: has SHA-256'):
+      self.open(hash_bytes=1e9, stop=lambda: False)
+    self.open(stop=self.fail)
+
   def test_other_size_is_always_found(self):
     with self.shard.open('ab') as file:
       file.write(b'x')

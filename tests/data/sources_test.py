@@ -198,6 +198,20 @@ class FolderSourceTest(absltest.TestCase):
     self.assertEqual(copy[0], sources.Example('test/b/3.png', b'test/b/3.png', 1))
     self.assertEqual(copy.class_names, ('a', 'b'))
 
+  def test_fingerprint_is_of_names_and_sizes(self):
+    def fingerprint(split='train'):
+      return sources.open_source('folder', split, str(self.root)).fingerprint
+
+    first = fingerprint()
+    self.assertEqual(fingerprint(), first)
+    self.assertNotEqual(fingerprint('test'), first)
+    (self.root / 'train/b/1.png').write_bytes(b'another, longer image')
+    self.assertNotEqual(fingerprint(), first)
+    (self.root / 'train/b/1.png').write_bytes(b'train/b/1.png')
+    self.assertEqual(fingerprint(), first)
+    (self.root / 'train/b/1.png').rename(self.root / 'train/b/2.png')
+    self.assertNotEqual(fingerprint(), first)
+
   def test_file_that_vanished(self):
     source = sources.open_source('folder', 'test', str(self.root))
     (self.root / 'test/b/3.png').unlink()

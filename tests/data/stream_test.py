@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 import numpy as np
@@ -242,6 +243,43 @@ class LostWorkerTest(absltest.TestCase):
         next(reader)
     worker.join(10)
     self.assertEmpty(workers_alive())
+
+  def test_asked_to_stop_while_one_hangs(self):
+    asked = threading.Event()
+    reader = stream.iterate(training(), 0, workers=1, timeout_seconds=60, stop=asked.is_set)
+    next(reader)
+    [worker] = workers_alive()
+    os.kill(worker.pid, signal.SIGSTOP)
+    threading.Timer(1, asked.set).start()
+    start = time.monotonic()
+    with self.assertRaises(stream.Stopped):
+      for _ in range(20):
+        next(reader)
+    reader.close()
+    self.assertBetween(time.monotonic() - start, 0.5, 10)
+    worker.join(10)
+    self.assertEmpty(workers_alive())
+
+  def test_asked_to_stop_while_storage_hangs(self):
+    hangs = threading.Event()
+    self.addCleanup(hangs.set)
+    reader = stream.iterate(
+      lambda number: hangs.wait(60), 0, workers=0, timeout_seconds=60, stop=lambda: True
+    )
+    start = time.monotonic()
+    with self.assertRaises(stream.Stopped):
+      next(reader)
+    reader.close()
+    self.assertLess(time.monotonic() - start, 10)
+
+  def test_what_is_there_is_given_though_asked_to_stop(self):
+    reader = stream.iterate(training(), 0, workers=0, timeout_seconds=60, stop=lambda: True)
+    self.addCleanup(reader.close)
+    deadline = time.monotonic() + 60
+    while not reader._queue.full():
+      self.assertLess(time.monotonic(), deadline)
+      time.sleep(0.01)
+    assert_same([next(reader)], [training()(0)])
 
   def test_do_not_outlive_a_parent_that_was_killed(self):
     with tempfile.TemporaryDirectory() as directory:

@@ -1,8 +1,11 @@
 """Broken data under a real run: exit code 3 and one line that names what is broken."""
 
 import collections
+import contextlib
 import io
+import json
 import os
+import pathlib
 import random
 import shutil
 
@@ -11,7 +14,7 @@ from absl.testing import absltest, parameterized
 from PIL import Image
 
 from bitnet_jax import errors
-from bitnet_jax.data import sources
+from bitnet_jax.data import prepared, sources
 from tests.faults import process
 from tests.faults.process import FOUND
 
@@ -75,24 +78,29 @@ class DataTest(process.FaultCase, parameterized.TestCase):
     os.truncate(path, path.stat().st_size // 2)
     self.fails('shard cut short', f'file=.*{path.name}: has .* bytes, the', data_dir=place)
 
-  def test_wrong_checksum(self):
-    place, path = self.copy()
-    content = bytearray(path.read_bytes())
-    content[1000] ^= 1
-    path.write_bytes(content)
-    line = f'file=.*{path.name}: has SHA-256 [0-9a-f]+, the manifest says [0-9a-f]+'
-    self.fails('wrong checksum', line, data_dir=place, **{'data.verify': True})
-
-  def test_flipped_record(self):
+  def test_flipped_bit(self):
+    """Small sets are always compared with their hashes."""
     place, path = self.copy()
     content = bytearray(path.read_bytes())
     content[len(content) // 4] ^= 1
     path.write_bytes(content)
-    line = rf'record=digits/train\[\d+\]: unreadable in {path.name} '
-    self.fails('flipped ArrayRecord bytes', line, data_dir=place)
+    line = f'file=.*{path.name}: has SHA-256 [0-9a-f]+, the manifest says [0-9a-f]+'
+    self.fails('wrong checksum', line, data_dir=place)
 
-  def test_flips_are_caught_or_harmless(self):
-    """Without hashes; the reader's own checksums."""
+  def test_flipped_record(self):
+    """As in a large set, whose hashes are compared where that is asked for."""
+    place, path = self.copy()
+    content = bytearray(path.read_bytes())
+    content[len(content) // 4] ^= 1
+    path.write_bytes(content)
+    source = sources.open_source('digits', 'train', str(place))
+    line = rf'record=digits/train\[\d+\]: unreadable in {path.name} '
+    with self.assertRaisesRegex(errors.DataError, line):
+      source.__getitems__(range(len(source)))
+
+  @parameterized.named_parameters(('by_the_reader', 0), ('by_hashes', 2**30))
+  def test_flips_are_caught_or_harmless(self, hash_bytes):
+    """The reader's own checksums do not cover all bytes; nobody may read anything else."""
     place, path = self.copy()
     source = sources.open_source('digits', 'train', str(place))
     want = source.__getitems__(range(len(source)))
@@ -102,15 +110,16 @@ class DataTest(process.FaultCase, parameterized.TestCase):
       content[numbers.randrange(len(content))] ^= 1 << numbers.randrange(8)
       path.write_bytes(content)
       try:
-        source = sources.open_source('digits', 'train', str(place))
+        source = sources.open_source('digits', 'train', str(place), hash_bytes=hash_bytes)
         got = source.__getitems__(range(len(source)))
         found['harmless' if got == want else 'wrong'] += 1
       except errors.DataError as error:
         self.assertRegex(str(error), path.name)
         found['caught'] += 1
     self.assertEqual(found['wrong'], 0)
-    self.assertGreater(found['caught'], FLIPS // 2)
-    FOUND.append((f'{FLIPS} bit flips in ArrayRecord', dict(found)))
+    self.assertGreaterEqual(found['caught'], FLIPS if hash_bytes else FLIPS // 2)
+    way = 'hashes' if hash_bytes else 'the reader alone'
+    FOUND.append((f'{FLIPS} bit flips in ArrayRecord, {way}', dict(found)))
 
   def image_folder(self, name, content):
     place = self.folder / f'images-{self.id()}'
@@ -144,6 +153,21 @@ class DataTest(process.FaultCase, parameterized.TestCase):
       text = self.completes(self.folder / f'odd-{pipeline}', data_dir=place, **fields)
       self.assertIn('20 training images, 1 steps an epoch', text)
     FOUND.append(('CMYK, PNG named .jpg, grey, 1x1', 'read, by both ways'))
+
+  @parameterized.named_parameters((pipeline, pipeline) for pipeline in ('resident', 'stream'))
+  def test_label_out_of_range(self, pipeline):
+    """A prepared set whose list of class names was cut; the manifest is of the shards alone."""
+    place = self.image_folder('', None)
+    with contextlib.redirect_stderr(io.StringIO()):  # tfds shows bars.
+      path = prepared.prepare(str(place), str(self.folder / f'labels-{pipeline}'))
+    path = pathlib.Path(path)
+    (path / 'label.labels.txt').write_text('a\n')
+    features = json.loads((path / 'features.json').read_text())
+    features['featuresDict']['features']['label']['classLabel']['numClasses'] = '1'
+    (path / 'features.json').write_text(json.dumps(features))
+    line = r'image=train/b/\d.jpg: label 1 is not in 0..0; correct or remove it'
+    fields = {**FOLDER, 'data.pipeline': pipeline, 'data.workers': 0}
+    self.fails(f'label out of range, {pipeline}', line, data_dir=path, **fields)
 
   def test_empty_split(self):
     place = self.image_folder('', None)
