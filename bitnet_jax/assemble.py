@@ -20,8 +20,15 @@ MAX_RESIDENT_BYTES = 2 * 2**30
 ALWAYS_HASHED_BYTES = 2**30
 
 
-def open_split(config: ml_collections.ConfigDict, split: str) -> sources.Source:
+def open_split(
+  config: ml_collections.ConfigDict, split: str, *, stop: Callable[[], bool] = lambda: False
+) -> sources.Source:
   """Opens a split of the configured data set.
+
+  Args:
+    config: validated.
+    split: as `data.train_split`.
+    stop: ends the comparison with the manifest early; the caller then ends too.
 
   Raises:
     DataError: it is not prepared, empty, damaged, or has not the channels that `data.mean` is
@@ -29,7 +36,7 @@ def open_split(config: ml_collections.ConfigDict, split: str) -> sources.Source:
   """
   data = config.data
   hash_bytes = math.inf if data.verify else ALWAYS_HASHED_BYTES
-  source = sources.open_source(data.name, split, data.dir, hash_bytes=hash_bytes)
+  source = sources.open_source(data.name, split, data.dir, hash_bytes=hash_bytes, stop=stop)
   if source.channels != len(data.mean):
     raise errors.ConfigError(
       'config.data.mean',

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from bitnet_jax import memory, metrics, parallel, steps
-from bitnet_jax.data import augment
+from bitnet_jax.data import augment, stream
 from bitnet_jax.feeds import Feed
 
 Tree = Any
@@ -69,7 +69,11 @@ def make_evaluator(
     for number in range(feed.num_batches):
       if stop():
         return {}
-      carry = eval_step(variables, feed.inputs_of(read), carry)
+      try:
+        inputs = feed.inputs_of(read)
+      except stream.Stopped:
+        return {}
+      carry = eval_step(variables, inputs, carry)
       read += 1
       if number % _RUN_AHEAD == 0:
         jax.block_until_ready(carry)

@@ -50,8 +50,16 @@ class Feed:
   close: Callable[[], None] = lambda: None
 
 
-def open_training(config: ml_collections.ConfigDict, source: Source) -> Feed:
-  """A split to train on, which `assemble.open_split` opened.
+def open_training(
+  config: ml_collections.ConfigDict, source: Source, stop: Callable[[], bool] = lambda: False
+) -> Feed:
+  """A split to train on.
+
+  Args:
+    config: validated.
+    source: the split, which `assemble.open_split` opened.
+    stop: asked while a batch of the stream is waited for; `inputs_of` then raises
+      `stream.Stopped`.
 
   Raises:
     UserError: data or configuration are at fault.
@@ -71,10 +79,16 @@ def open_training(config: ml_collections.ConfigDict, source: Source) -> Feed:
   batches = stream.TrainingBatches(
     source, config.seed, batch, *_part(batch), crop, skip=config.data.on_error == 'skip'
   )
-  return _stream(config, source, batches, len(source) // batch, crop)
+  return _stream(config, source, batches, len(source) // batch, crop, stop)
 
 
-def open_evaluation(config: ml_collections.ConfigDict, source: Source, *, crops: int = 1) -> Feed:
+def open_evaluation(
+  config: ml_collections.ConfigDict,
+  source: Source,
+  *,
+  crops: int = 1,
+  stop: Callable[[], bool] = lambda: False,
+) -> Feed:
   """A split to evaluate.
 
   Args:
@@ -82,6 +96,7 @@ def open_evaluation(config: ml_collections.ConfigDict, source: Source, *, crops:
     source: the split, which `assemble.open_split` opened.
     crops: 1, or 10: centre and corners of the image resized to `eval.resize`, and their mirror
       images, which `augment.evaluation_views` makes.
+    stop: as of `open_training`.
 
   Raises:
     UserError: data or configuration are at fault.
@@ -107,7 +122,7 @@ def open_evaluation(config: ml_collections.ConfigDict, source: Source, *, crops:
   )
   skip = config.data.on_error == 'skip'
   batches = stream.EvaluationBatches(source, batch, *_part(batch), crop, skip=skip)
-  return _stream(config, source, batches, len(batches), crop)
+  return _stream(config, source, batches, len(batches), crop, stop)
 
 
 def _part(global_batch_size: int) -> tuple[int, int]:
@@ -153,6 +168,7 @@ def _stream(
   batches: Callable[[int], stream.Batch],
   num_batches: int,
   crop: Crop,
+  stop: Callable[[], bool],
 ) -> Feed:
   reader: stream.Batches | None = None
   check = _skip_counter(source, config.data.max_skipped)
@@ -165,6 +181,7 @@ def _stream(
         number,
         workers=min(num_workers(config), max(num_batches, 1)),
         timeout_seconds=config.data.timeout_seconds,
+        stop=stop,
       )
     batch = next(reader)
     check(batch.pop('skipped'))

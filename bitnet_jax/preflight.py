@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from bitnet_jax import assemble, validation, workdir
+from bitnet_jax import assemble, stop, validation, workdir
 from bitnet_jax.data.sources import Source
 from bitnet_jax.plan import make_plan
 
@@ -47,8 +47,11 @@ def check(config: ml_collections.ConfigDict, directory: str | None) -> Splits:
     StorageError: there is no room for the checkpoints.
   """
   validation.validate_devices(config, jax.device_count())
-  train = assemble.open_split(config, config.data.train_split)
-  splits = Splits(train, assemble.open_split(config, config.data.test_split))
+  train, test = (
+    assemble.open_split(config, split, stop=stop.requested)
+    for split in (config.data.train_split, config.data.test_split)
+  )
+  splits = Splits(train, test)
   if directory is None:
     return splits
   plan = make_plan(config, len(train))

@@ -40,7 +40,7 @@ MAY_IMPORT = {
   'plan': {'errors'},
   'assemble': {'cores', 'errors', 'config', 'models', 'data', 'onednn', 'optim', 'plan'},
   'address': {'errors'},
-  'preflight': {'assemble', 'data', 'plan', 'validation', 'workdir'},
+  'preflight': {'assemble', 'data', 'plan', 'stop', 'validation', 'workdir'},
   'steps': {'metrics', 'parallel'},
   'feeds': {'assemble', 'cores', 'data', 'errors', 'parallel', 'steps'},
   'evaluation': {'data', 'feeds', 'memory', 'metrics', 'parallel', 'steps'},

@@ -15,13 +15,13 @@ from tests.train_process import TIMEOUT, command, environment, rows
 # Ends a run with an error of its data at the first chance after the save of step 10 began.
 ENDS_AFTER_SAVE = """
 import sys
-from bitnet_jax import cli, errors, main, train
-settle = train.settle
+from bitnet_jax import cli, errors, loop, main
+settle = loop.settle
 def settle_and_end(run, step, state):
   settle(run, step, state)
   if step == 10:
     raise errors.DataError('image', 'x', 'broken', 'mend it')
-train.settle = settle_and_end
+loop.settle = settle_and_end
 cli.run(main.main, ['main', *sys.argv[1:]])
 """
 MAIN = """

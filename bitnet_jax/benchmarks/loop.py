@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from bitnet_jax import train
-from bitnet_jax.train import TakeSteps
+from bitnet_jax.loop import TakeSteps
 
 Tree = Any
 
