@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import signal
+import time
 
 from absl.testing import absltest, parameterized
 
@@ -177,14 +178,11 @@ class SignalTest(process.FaultCase, parameterized.TestCase):
     self.goes_on(workdir, 5)
     FOUND.append((f'three signals before {last}', 'exit 143, on from the step before, same bits'))
 
-  @parameterized.parameters(
-    (signal.SIGKILL, 'terminated unexpectedly'), (signal.SIGSTOP, 'no batch')
-  )
-  def test_worker(self, number, line):
+  def stream(self, name, number, timeout_seconds):
+    """A run whose examples stream in, and whose workers were sent a signal."""
     fields = {'data.pipeline': 'stream', 'data.workers': 1, 'num_epochs': 200}
-    fields['data.timeout_seconds'] = 20
-    workdir = self.folder / f'worker-{number}'
-    run = self.start(workdir, **fields)
+    workdir = self.folder / f'{name}-{number}'
+    run = self.start(workdir, **fields, **{'data.timeout_seconds': timeout_seconds})
     self.wait_for(run, workdir / 'manifests' / '5.json')
     workers = [
       child
@@ -194,6 +192,23 @@ class SignalTest(process.FaultCase, parameterized.TestCase):
     self.assertNotEmpty(workers)
     for worker in workers:
       os.kill(worker, number)
+    return run
+
+  def test_asked_to_stop_while_its_workers_hang(self):
+    run = self.stream('hangs', signal.SIGSTOP, 120)
+    time.sleep(3)  # What was read ahead is used up.
+    run.send_signal(signal.SIGTERM)
+    started = time.monotonic()
+    self.ends(run, 75, r'step=[0-9]+: asked to stop; saved in ')
+    took = time.monotonic() - started
+    self.assertLess(took, 60)
+    FOUND.append(('SIGTERM while all workers hang', f'exit 75 after {took:.1f} s'))
+
+  @parameterized.parameters(
+    (signal.SIGKILL, 'terminated unexpectedly'), (signal.SIGSTOP, 'no batch')
+  )
+  def test_worker(self, number, line):
+    run = self.stream('worker', number, 20)
     took = self.ends(run, 7, f'config.data.workers=1: .*{line}.*; ')
     FOUND.append((f'worker gets {signal.Signals(number).name}', f'exit 7 after {took:.1f} s'))
 
