@@ -10,11 +10,8 @@ opens any; the newest of the others is used.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import pathlib
-import re
 import shutil
-import sys
 import threading
 from typing import Any
 
@@ -23,7 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from bitnet_jax import errors, manifest
+from bitnet_jax import damaged, errors, manifest
 
 Tree = Any
 
@@ -98,7 +95,7 @@ class Checkpoints:
     self._manifests = self._workdir / 'manifests'
     # Hashed once. Before a read, seconds later under the lock of the work directory, names, kinds
     # and sizes alone are compared again.
-    self._verified = self._set_damaged_aside()
+    self._verified = damaged.set_aside(self._workdir)
     self._make_directories()
     policies: list[Any] = [checkpoint_managers.LatestN(max(keep_latest, 2))]
     if keep_best:
@@ -114,6 +111,9 @@ class Checkpoints:
     )
     try:
       self._manager = ocp.CheckpointManager(self.directory, options=options)
+    except OSError as fault:
+      problem, remedy = f'cannot be opened ({_first_line(fault)})', 'make it accessible, run again'
+      raise errors.StorageError('checkpoints', self.directory, problem, remedy) from fault
     except Exception as fault:  # A manifest that was made up vouches for what it cannot read.
       problem, remedy = f'cannot be opened ({_first_line(fault)})', 'take a new --workdir'
       raise errors.CheckpointError('checkpoints', self.directory, problem, remedy) from fault
@@ -229,16 +229,15 @@ class Checkpoints:
     known = step in self._verified
     fault = manifest.problem(self.directory / str(step), self._manifest(step), hashes=not known)
     if fault:
-      raise self._damaged(step, fault)
+      remedy = 'run again to fall back on an older step, or take a new --workdir'
+      raise errors.CheckpointError('checkpoint', self.path(step), fault, remedy)
     self._verified.add(step)
     try:
       return self._manager.restore(step, args=items)
-    except Exception as error:  # Orbax raises bare Exception for damaged files.
-      raise self._damaged(step, f'it cannot be restored ({_first_line(error)})') from error
-
-  def _damaged(self, step: int, fault: str) -> errors.CheckpointError:
-    remedy = 'run again to fall back on an older step, or take a new --workdir'
-    return errors.CheckpointError('checkpoint', self.path(step), fault, remedy)
+    except Exception as error:  # Orbax raises bare Exception for what it cannot read.
+      fault = f'it is whole, but cannot be restored ({_first_line(error)})'
+      remedy = 'use the versions in run.json, or move it elsewhere to fall back on an older step'
+      raise errors.CheckpointError('checkpoint', self.path(step), fault, remedy) from error
 
   def _storage_error(self, fault: Exception) -> errors.StorageError:
     if isinstance(fault, errors.StorageError):
@@ -276,12 +275,6 @@ class Checkpoints:
   def _manifest(self, step: int) -> pathlib.Path:
     return self._manifests / f'{step}.json'
 
-  def _steps_on_disk(self) -> list[int]:
-    if not self.directory.is_dir():
-      return []
-    names = [path.name for path in self.directory.iterdir()]
-    return sorted(int(name) for name in names if re.fullmatch(r'0|[1-9]\d*', name))  # As Orbax.
-
   def _finish(self) -> None:
     """Runs in a thread of its own: the manifest is written when Orbax is done with the step."""
     try:
@@ -292,59 +285,10 @@ class Checkpoints:
 
   def _write_manifests(self) -> None:
     self._check_directory()
-    steps = self._steps_on_disk()
+    steps = damaged.steps_on_disk(self.directory)
     for step in steps:
       if not self._manifest(step).exists():
         manifest.write(self.directory / str(step), self._manifest(step))
     for path in self._manifests.glob('*.json'):
       if path.stem not in map(str, steps):
         path.unlink()
-
-  def _set_damaged_aside(self) -> set[int]:
-    """Moves all steps that are not whole out of Orbax's sight; gives the others.
-
-    Nothing is deleted: a step that a kill left half deleted looks like one that lost a file.
-    """
-    steps = self._steps_on_disk()
-    listed = list(self._manifests.glob('*.json'))
-    if steps and not self._manifests.is_dir():
-      raise self._none_whole('not checkpoints of bitnet_jax: there are no manifests')
-    faults = {
-      step: manifest.problem(self.directory / str(step), self._manifest(step)) for step in steps
-    }
-    whole = {step for step, fault in faults.items() if not fault}
-    # Only the first save of a run can be killed and leave a step, but no manifest of any.
-    first = len(steps) == 1 and not listed
-    if (steps or listed) and not whole and not first:
-      told = [f'step {step}: {fault}' for step, fault in sorted(faults.items(), reverse=True)]
-      raise self._none_whole(f'no step is whole ({", ".join(told) or "there are manifests alone"})')
-    newest = max(whole, default=None)
-    for step in sorted(faults.keys() - whole, reverse=True):
-      where = f'damaged/{self._set_aside(step)}, which may be deleted if nobody needs it'
-      text = f'step {step}: {faults[step]}; moved to {where}'
-      if newest is None or step > newest:
-        text += f'; using step {newest}' if whole else '; none is left'
-      print('bitnet_jax: warning:', *text.split(), file=sys.stderr)  # One line, whatever the names.
-    return whole
-
-  def _none_whole(self, problem: str) -> errors.CheckpointError:
-    remedy = 'restore them, or take a new --workdir'
-    return errors.CheckpointError('checkpoints', self.directory, problem, remedy)
-
-  def _set_aside(self, step: int) -> str:
-    """Moves a step and its manifest to `damaged`; gives its name there."""
-    folder = self._workdir / 'damaged'
-    try:
-      folder.mkdir(exist_ok=True)
-      used = {path.name.split('-')[0] for path in folder.iterdir()}
-      number = next(str(n) for n in itertools.count() if str(n) not in used)
-      name = f'{number}-step-{step}'
-      (self.directory / str(step)).rename(folder / name)
-      with contextlib.suppress(FileNotFoundError):
-        self._manifest(step).rename(folder / f'{name}.json')
-    except OSError as error:
-      problem = f'damaged step {step} cannot be moved to {folder} ({error.strerror or error})'
-      raise errors.StorageError(
-        'workdir', self._workdir, problem, f'move {self.directory / str(step)} elsewhere'
-      ) from error
-    return name

@@ -192,7 +192,7 @@ FIELDS: tuple[Field, ...] = (
   Field('checkpoint.keep_latest', 2, 'newest kept; one stands while one is written', 2, 10**4),
   Field('checkpoint.keep_best', 1, 'checkpoints of least test error kept beside them', 0, 10**4),
   # Ends that nobody else would notice; see also data.timeout_seconds. First steps, which compile,
-  # may take ten times as long.
+  # saves and the start of several processes may take ten times as long.
   Field(
     'watch.stall_seconds',
     120.0,

@@ -103,6 +103,7 @@ def train_steps(
       check_divergence(run)
       result = settle(run, step, state)
       recorder.resume()
+      run.watch.moved('in training', step)
     check_divergence(run)
   # Nothing was evaluated where the run was over before this process began.
   result = result or run.evaluate(evaluation.variables_of(state))
@@ -131,8 +132,8 @@ def settle(run: Run, step: int, state: steps.TrainState, *, again: bool = False)
   if result:
     run.recorder.evaluated(step, result)
   stops = run.stopping(now=True)
+  run.watch.moved(watchdog.SAVING)  # All wait for the first, which saves.
   if run.checkpoints:
-    run.watch.moved(watchdog.SAVING)
     host = parallel.read_back(state)
     # A state whose loss is too large just now would push good ones out of those that are kept.
     due_now = saves(run.config, run.plan, step) and not host.diverging

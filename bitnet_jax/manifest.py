@@ -6,14 +6,20 @@ silently wrong), so each one is verified against its manifest before anything in
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import pathlib
 import stat
 
+from bitnet_jax import errors
+
 # What a file that is no manifest may raise; the last, brackets in brackets in brackets.
-_DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+_DAMAGED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+# A file where a directory has to be, or the other way round; a link to itself.
+_WRONG_KIND = (errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 
 
 def write(folder: pathlib.Path, manifest: pathlib.Path) -> None:
@@ -47,17 +53,24 @@ def problem(folder: pathlib.Path, manifest: pathlib.Path, *, hashes: bool = True
     folder: what the manifest describes.
     manifest: the JSON file.
     hashes: compare the SHA-256 of the files too.
+
+  Raises:
+    StorageError: the storage does not let read them, which says nothing about what they hold.
   """
   try:
-    want = _read(manifest)
-  except FileNotFoundError:
-    return 'it has no manifest, so it was not written whole'
+    return _difference(folder, _read(manifest), hashes)
+  except FileNotFoundError as error:
+    if error.filename == str(manifest):
+      return 'it has no manifest, so it was not written whole'
+    return f'{error.filename} is missing'
   except _DAMAGED:
     return f'its manifest {manifest.name} is damaged'
-  try:
-    return _difference(folder, want, hashes)
   except OSError as error:
-    return f'it cannot be read ({error.strerror or error})'
+    if error.errno in _WRONG_KIND:
+      return f'it is not laid out as a checkpoint ({error.strerror})'
+    found = f'cannot be read ({error.strerror or error})'
+    remedy = 'make it readable and run again; if the disk is broken, move it elsewhere'
+    raise errors.StorageError('checkpoint', error.filename or folder, found, remedy) from error
 
 
 def _read(manifest: pathlib.Path) -> dict[str, tuple[int, str]]:

@@ -64,7 +64,10 @@ def train(
       asked to stop and has saved.
   """
   watch = watch or watchdog.Watchdog(0)
+  if config.data.verify:  # Hundreds of gigabytes may take any time.
+    watch.moved('')
   splits = preflight.check(config, workdir if cluster.is_first() else None)
+  cluster.meet()
   compilation.keep_programs()
   watch.moved(watchdog.STARTING)
   plan = make_plan(config, len(splits.train))
@@ -130,6 +133,7 @@ def train(
       run, wrap_steps(take_steps), train_feed, parallel.replicate(state), start, progress
     )
   finally:
+    watch.moved(watchdog.SAVING)
     train_feed.close()
     test_feed.close()
     if checkpoints:

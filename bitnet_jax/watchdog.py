@@ -70,7 +70,8 @@ class Watchdog:
         done for the first time; 0 for no limit.
     """
     self._limit, self._peers = stall_seconds, None  # type: float, Peers | None
-    self._phase, self._step, self._since = '', 0, 0.0
+    # What is being done since when: one attribute, because two threads use it.
+    self._doing, self._step = ('', 0.0), 0
     self._calls: dict[str, int] = {}
     self._longest: dict[str, float] = {}
     self._first: dict[str, float] = {}
@@ -92,11 +93,11 @@ class Watchdog:
       step: steps begun; None for as many as before.
     """
     now = time.monotonic()
-    before, took = self._phase, now - self._since
+    before, took = self._doing[0], now - self._doing[1]
     known = self._first if self._calls.get(before, 0) == 1 else self._longest
     known[before] = max(known.get(before, 0.0), took)
     self._calls[phase] = self._calls.get(phase, 0) + 1
-    self._phase, self._since = phase, now
+    self._doing = phase, now
     self.begins(self._step if step is None else step)
 
   def begins(self, step: int) -> None:
@@ -116,9 +117,8 @@ class Watchdog:
   def __exit__(self, *_: object) -> None:
     self.close()
 
-  def limit(self) -> float:
-    """Seconds that may pass now before the run counts as stalled."""
-    phase = self._phase
+  def limit(self, phase: str) -> float:
+    """Seconds that may pass in a phase before the run counts as stalled."""
     patient = phase in (STARTING, SAVING) or self._calls.get(phase, 0) <= 1
     least = self._limit * (_PATIENT if patient else 1)
     known = self._longest.get(phase, 0.0) * _LONGEST, self._first.get(phase, 0.0) * _COMPILED
@@ -129,7 +129,7 @@ class Watchdog:
     while not self._closed.wait(PERIOD):
       now = time.monotonic()
       if now - last > PERIOD + _STOPPED:
-        self._since += now - last
+        self._doing = self._doing[0], self._doing[1] + now - last
         if self._peers:
           self._peers.forgive(now - last)
       last = now
@@ -138,10 +138,11 @@ class Watchdog:
         self._end(fault)
 
   def _stalled(self, now: float) -> errors.PeerError | None:
-    phase, seconds = self._phase, now - self._since
+    phase, since = self._doing
+    seconds = now - since
     if phase == STARTING and not self._peers:  # A large set may be hashed, or decoded.
       return None
-    if not self._limit or not phase or seconds <= self.limit():
+    if not self._limit or not phase or seconds <= self.limit(phase):
       return None
     problem = f'no step for {seconds:.0f} s; the last was {self._step}, {phase}'
     behind = self._peers.stalled(self._step) if self._peers else ''

@@ -1,6 +1,7 @@
 """Checkpoints keep the newest and the best, give back the bits they took, or say what is wrong."""
 
 import contextlib
+import errno
 import io
 import os
 import pathlib
@@ -242,6 +243,23 @@ class CheckpointTest(parameterized.TestCase):
     self.reopen()
     names = [path.name for path in pathlib.Path(self.workdir, 'damaged').iterdir()]
     self.assertCountEqual(names, ['0-step-2', '0-step-2.json', '1-step-3', '1-step-3.json'])
+
+  @parameterized.parameters(errno.EACCES, errno.EIO, errno.ESTALE)
+  def test_storage_that_does_not_answer_harms_no_step(self, number):
+    self.save(1, 2)
+    real = pathlib.Path.open
+
+    def fails(path, *arguments, **options):
+      if '/checkpoints/2/' in str(path):
+        raise OSError(number, os.strerror(number), str(path))
+      return real(path, *arguments, **options)
+
+    with mock.patch.object(pathlib.Path, 'open', fails):
+      line = 'checkpoint=.*/checkpoints/2/.*: cannot be read .*; make it readable and run again'
+      with self.assertRaisesRegex(errors.StorageError, line):
+        self.open()
+    self.assertFalse(pathlib.Path(self.workdir, 'damaged').exists())
+    self.assertEqual(self.open().latest_step(), 2)
 
   def test_damaged_step_cannot_be_moved(self):
     self.save(1, 2)

@@ -28,8 +28,8 @@ import jax, numpy as np
 from bitnet_jax import cli, feeds, main
 opened = feeds.open_training
 
-def open_training(config, source):
-  feed = opened(config, source)
+def open_training(config, source, stop):
+  feed = opened(config, source, stop)
   steps_per_epoch = feed.num_batches
 
   def inputs_of(number):

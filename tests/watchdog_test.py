@@ -103,8 +103,8 @@ import dataclasses, sys, time
 from bitnet_jax import cli, cluster, feeds, main, watchdog
 watchdog._PATIENT = 1000
 open_training = feeds.open_training
-def open_stuck(config, source):
-  feed = open_training(config, source)
+def open_stuck(*arguments):
+  feed = open_training(*arguments)
   def inputs_of(number):
     if number == 12:
       time.sleep(1000)

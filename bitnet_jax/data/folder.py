@@ -8,6 +8,7 @@ a link counts as what it points to.
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import hashlib
 import os
@@ -19,6 +20,7 @@ from bitnet_jax import errors
 SUFFIXES = ('.jpg', '.jpeg', '.png')
 TRAIN = 'train'  # The split whose directories name the classes.
 
+_THREADS = 16
 _SPLIT = re.compile(r'([^\[\]+/\\]+)(?:\[(-?\d{1,12}%?)?:(-?\d{1,12}%?)?\])?')
 
 
@@ -64,12 +66,15 @@ def list_images(root: str, split: str) -> Listing:
   class_names = _class_names(root, TRAIN)
   labels_of = {name: label for label, name in enumerate(class_names)}
   paths, labels, sizes = [], [], []
-  for name in class_names if directory == TRAIN else _class_names(root, directory):
-    where = os.path.join(root, directory, name)
+  names = class_names if directory == TRAIN else _class_names(root, directory)
+  places = [os.path.join(root, directory, name) for name in names]
+  # A file server is asked for the size of each file.
+  with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+    listed = list(pool.map(_images, places))
+  for name, where, files in zip(names, places, listed, strict=True):
     if name not in labels_of:
       problem = f'class {name!r} is not among the {len(class_names)} of {TRAIN!r}'
       raise errors.DataError('folder', where, problem, f'remove it or add {TRAIN}/{name}')
-    files = _images(where)
     if not files:
       problem = f'no images ({", ".join(SUFFIXES)}) directly in it'
       raise errors.DataError('folder', where, problem, 'add some or remove the directory')
