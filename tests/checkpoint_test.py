@@ -7,12 +7,33 @@ import os
 import pathlib
 import random
 import shutil
+import subprocess
+import sys
 from unittest import mock
 
 import numpy as np
 from absl.testing import absltest, parameterized
 
 from bitnet_jax import checkpoint, errors, manifest
+
+# Files may not grow past 64 KB any more when the second step is saved.
+FULL = """
+import resource, signal, sys
+import numpy as np
+from bitnet_jax import checkpoint, errors
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+checkpoints = checkpoint.Checkpoints(sys.argv[1])
+def save(step):
+  weights = np.random.default_rng(step).normal(size=(256, 1024))
+  checkpoints.save(step, {'params': {'w': weights}}, {}, 0.5)
+  checkpoints.wait()
+save(1)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, resource.RLIM_INFINITY))
+try:
+  save(2)
+except errors.StorageError as error:
+  print(error)
+"""
 
 
 def tree(value):
@@ -243,6 +264,15 @@ class CheckpointTest(parameterized.TestCase):
     self.reopen()
     names = [path.name for path in pathlib.Path(self.workdir, 'damaged').iterdir()]
     self.assertCountEqual(names, ['0-step-2', '0-step-2.json', '1-step-3', '1-step-3.json'])
+
+  def test_save_in_the_background_that_fails_is_told_and_harms_no_other(self):
+    done = subprocess.run(
+      [sys.executable, '-c', FULL, self.workdir], capture_output=True, text=True, check=True
+    )
+    self.assertRegex(done.stdout, '^workdir=.*: a checkpoint could not be written: .*whole$')
+    self.assertLen(done.stdout.splitlines(), 1)
+    _, said = self.reopen()
+    self.assertEqual((self.open().latest_step(), said), (1, ''))
 
   @parameterized.parameters(errno.EACCES, errno.EIO, errno.ESTALE)
   def test_storage_that_does_not_answer_harms_no_step(self, number):
