@@ -3,7 +3,7 @@
 #
 #   ./launch/test.sh [ARGUMENTS OF PYTEST]     for example: ./launch/test.sh tests/models -k bitnet
 #   ./launch/test.sh --faults [ARGUMENTS]      the long fault tests instead (tests/faults/README.md): 100 kills, 10,000
-#                                              fuzzed command lines and the rest, about an hour and a half
+#                                              fuzzed command lines and the rest, about an hour
 #
 # PYTHON and VENV choose the interpreter and the environment (launch/environment.sh). The last line is pytest's own
 # summary; the exit code is pytest's.

@@ -112,6 +112,17 @@ class ArchitectureTest(parameterized.TestCase):
     }
     self.assertEqual(users, {'parallel'})
 
+  def test_no_duration_is_read_from_a_clock_that_can_be_set(self):
+    """Only TensorBoard's rows say when they were written; benchmarks span processes."""
+    users = {
+      room(path)
+      for path in sources()
+      for node in ast.walk(ast.parse(path.read_text()))
+      if isinstance(node, ast.Attribute) and ast.unparse(node) in ('time.time', 'datetime.now')
+    }
+    self.assertLessEqual(users, {'metric_writer', 'benchmarks'})
+    self.assertIn('metric_writer', users)
+
   def test_main_leaves_arrays_and_optimizers_to_others(self):
     tree = ast.parse((PACKAGE / 'main.py').read_text())
     names = {
