@@ -26,7 +26,7 @@ from typing import NoReturn
 from absl import app, flags, logging
 from ml_collections.config_flags import config_flags
 
-from bitnet_jax import errors
+from bitnet_jax import errors, heap
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it.
 _BROKEN_PIPE = 141  # 128 + SIGPIPE; what was to be done is not done.
@@ -58,6 +58,7 @@ def run(
   Raises:
     SystemExit: always, with the exit code.
   """
+  heap.keep_freed_memory()  # Before the first library starts a thread.
   argv = list(sys.argv if argv is None else argv)
   flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS['debug'])
 
