@@ -13,7 +13,8 @@ PACKAGE = ROOT / 'bitnet_jax'
 # What a room may import of the others, itself left out; rooms not named here are commands.
 MAY_IMPORT = {
   'errors': set(),
-  'cli': {'errors'},
+  'cli': {'errors', 'heap'},
+  'heap': set(),
   'config': {'errors'},
   'validation': {'config', 'errors'},
   'recipes': {'config'},
