@@ -13,20 +13,26 @@ import os
 # Numbers of malloc.h.
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 _NEVER = -1
-_USERS_OWN = ('MALLOC_', 'GLIBC_TUNABLES')
+# What the user says of it in the environment stands.
+_USERS_OWN = (
+  'GLIBC_TUNABLES',
+  'MALLOC_ARENA_MAX',
+  'MALLOC_MMAP_MAX_',
+  'MALLOC_MMAP_THRESHOLD_',
+  'MALLOC_TRIM_THRESHOLD_',
+)
 
 
 def keep_freed_memory() -> bool:
   """Tells glibc to give nothing back; to be called before there are other threads.
 
   Pieces of that size lie in the main arena alone, so that all threads share it. Does nothing with
-  another C library, or where the environment says how memory is to be had (MALLOC_ARENA_MAX and
-  its like, GLIBC_TUNABLES).
+  another C library, or where the environment says how memory is to be had.
 
   Returns:
     Whether it is done.
   """
-  if any(name.startswith(_USERS_OWN) for name in os.environ):
+  if any(os.environ.get(name) for name in _USERS_OWN):
     return False
   mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
   if mallopt is None:
