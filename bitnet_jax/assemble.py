@@ -62,7 +62,7 @@ def load_split(config: ml_collections.ConfigDict, source: sources.Source) -> arr
 
 
 def choose_kernels(config: ml_collections.ConfigDict) -> str:
-  """What computes convolutions and batch norm, 'xla' or 'onednn'.
+  """What computes convolutions and batch norm: 'xla', 'onednn' or 'winograd'.
 
   Raises:
     ConfigError: oneDNN is asked for and cannot be had.
@@ -73,9 +73,12 @@ def choose_kernels(config: ml_collections.ConfigDict) -> str:
   reason = f'it is for the CPU, and this is a {jax.default_backend()}'
   if jax.default_backend() == 'cpu':
     reason = onednn.unavailable()
-  if reason and asked == 'onednn':
+  if reason and asked != 'auto':
     raise errors.ConfigError('config.model.kernels', asked, reason, 'use auto')
-  return 'xla' if reason else 'onednn'
+  if reason:
+    return 'xla'
+  # Winograd's method is for float32.
+  return 'onednn' if asked == 'onednn' or config.model.dtype != 'float32' else 'winograd'
 
 
 def make_model(config: ml_collections.ConfigDict, num_classes: int, axis_name: str) -> nn.Module:

@@ -74,8 +74,8 @@ FIELDS: tuple[Field, ...] = (
   Field(
     'model.kernels',
     'auto',
-    'of convolution and batch norm: xla, onednn (CPU), auto (onednn on a CPU that can)',
-    choices=('auto', 'xla', 'onednn'),
+    'xla; onednn (CPU); winograd, onednn with fewer multiplications in float32; auto, the fastest',
+    choices=('auto', 'xla', 'onednn', 'winograd'),
   ),
   Field(
     'model.conv_init',

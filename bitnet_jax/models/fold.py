@@ -34,7 +34,7 @@ class FoldedConv(layers.Conv):
     kernel = self.param('kernel', nn.initializers.zeros, shape, jnp.float32)
     bias = self.param('bias', nn.initializers.zeros, shape[-1:], jnp.float32)
     large = x.shape[0] >= _ONEDNN_BATCH
-    if self.kernels == 'onednn' and large and onednn_ops.runs_conv(self.dtype):
+    if self.kernels != 'xla' and large and onednn_ops.runs_conv(self.dtype):
       return onednn_ops.conv_bias(x.astype(self.dtype), kernel, bias, self.strides, self.relu)
     y = layers.convolve(x.astype(self.dtype), kernel, self.strides) + bias.astype(self.dtype)
     return nn.relu(y) if self.relu else y

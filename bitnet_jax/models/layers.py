@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from bitnet_jax.models import norm, onednn_ops
+from bitnet_jax.models import norm, onednn_ops, winograd
 
 Dtype = Any
 
@@ -86,7 +86,8 @@ class Conv(nn.Module):
     filters_per_unit: see `conv_init`.
     init_mode: 'fan_out' or 'fan_in', see `conv_init`.
     dtype: of the computation; the kernel is kept in float32.
-    kernels: 'xla', or 'onednn' for the CPU where it has the type.
+    kernels: 'xla'; or for the CPU where they have the type 'onednn', or 'winograd' where it pays
+      and oneDNN elsewhere.
   """
 
   features: int
@@ -104,9 +105,12 @@ class Conv(nn.Module):
     kernel = self.param(
       'kernel', conv_init(self.init_mode, self.filters_per_unit), shape, jnp.float32
     )
-    if self.kernels == 'onednn' and onednn_ops.runs_conv(self.dtype):
-      return onednn_ops.conv(x.astype(self.dtype), kernel, self.strides)
-    return convolve(x.astype(self.dtype), kernel, self.strides)
+    x = x.astype(self.dtype)
+    if self.kernels == 'xla' or not onednn_ops.runs_conv(self.dtype):
+      return convolve(x, kernel, self.strides)
+    if self.kernels == 'winograd' and winograd.pays(x, shape, self.strides):
+      return winograd.conv(x, kernel)
+    return onednn_ops.conv(x, kernel, self.strides)
 
 
 def group_layout(local_batch: int, group_size: int, num_devices: int) -> tuple[int, int]:
@@ -151,7 +155,7 @@ class GroupedBatchNorm(nn.Module):
     epsilon: added to the variance.
     scale_init: 'ones', or 'uniform' as in the Wide ResNet code.
     dtype: of the output; statistics are computed and kept in float32.
-    kernels: 'xla', or 'onednn' for the CPU where it has the type and no group spans devices.
+    kernels: 'xla', or any other for oneDNN's where it has the type and no group spans devices.
 
   Source:
     Section 4 (batch norm before every ReLU). Departs from the authors' Torch code in the running
@@ -193,7 +197,7 @@ class GroupedBatchNorm(nn.Module):
     num_devices = lax.axis_size(self.axis_name) if self.axis_name else 1
     groups, devices = group_layout(x.shape[0], self.group_size, num_devices)
     count = x.size // x.shape[-1] // groups * devices
-    if self.kernels == 'onednn' and devices == 1 and onednn_ops.runs_norm(x.dtype, x.shape[-1]):
+    if self.kernels != 'xla' and devices == 1 and onednn_ops.runs_norm(x.dtype, x.shape[-1]):
       grouped = x.reshape(groups, x.shape[0] // groups, -1, x.shape[-1])
       y, mean, var = onednn_ops.normalize(grouped, scale, bias, self.epsilon, self.relu)
     else:

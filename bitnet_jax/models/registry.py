@@ -58,7 +58,7 @@ def create_model(
     batch_norm_momentum: share of the running averages kept at a step.
     batch_norm_epsilon: added to the variance.
     axis_name: the axis that pmap maps over; '' outside of it.
-    kernels: of convolutions and batch norm: 'xla', or 'onednn' on a CPU.
+    kernels: of convolutions and batch norm: 'xla', or 'onednn' or 'winograd' on a CPU.
 
   Returns:
     A module: `model.apply(variables, images, train=...)` gives logits `[batch, num_classes]`.

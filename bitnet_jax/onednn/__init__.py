@@ -1,6 +1,7 @@
 """oneDNN's kernels for the CPU, called from compiled programs."""
 
 from bitnet_jax.onednn.custom_call import call as call
+from bitnet_jax.onednn.custom_call import matmul as matmul
 from bitnet_jax.onednn.custom_call import unavailable as unavailable
 from bitnet_jax.onednn.library import fast_types as fast_types
 from bitnet_jax.onednn.plans import mask_bytes as mask_bytes

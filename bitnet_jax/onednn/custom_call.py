@@ -161,6 +161,24 @@ def call(
   return list(jax.ffi.ffi_call(_TARGET, list(results), has_side_effect=True)(*operands, plan=name))
 
 
+def matmul(a: jax.Array, b: jax.Array, orders: str) -> jax.Array:
+  """Products of float32 matrices, `[a, b, m, k]` by `[a, b, k, n]`; no gradient.
+
+  Args:
+    a: the left ones, their axes in any order.
+    b: the right ones, likewise.
+    orders: of the axes of both and of the result, as 'ambk,abkn->ambn'. oneDNN's fast kernel has
+      some orders alone.
+  """
+  operands, order = orders.split('->')
+  length: dict[str, int] = {}
+  for array, axes in zip((a, b), operands.split(','), strict=True):
+    length.update(zip(axes, array.shape, strict=True))
+  result = jax.ShapeDtypeStruct([length[axis] for axis in order], jnp.float32)
+  sizes = ' '.join(str(length[axis]) for axis in 'abmkn')
+  return call(f'matmul f32 {sizes} {orders}', (a, b), [result])[0]
+
+
 @functools.cache
 def unavailable() -> str:
   """Why oneDNN cannot be called here, from its absence to a wrong result; '' where it can."""

@@ -140,6 +140,14 @@ def images(shape: Sequence[int], dtype: str) -> Handle:
   return _strided((n, c, h, w), (h * w * c, 1, w * c, c), dtype)
 
 
+def matrices(shape: Sequence[int], order: Sequence[int], dtype: str) -> Handle:
+  """Describes an array of that shape whose axes lie in that order, the outermost first."""
+  strides, step = [0] * len(shape), 1
+  for axis in reversed(order):
+    strides[axis], step = step, step * shape[axis]
+  return _strided(shape, strides, dtype)
+
+
 def kernels(size: int, c: int, features: int) -> Handle:
   """Describes `[size, size, c, features]`, float32."""
   strides = (1, features, size * c * features, c * features)

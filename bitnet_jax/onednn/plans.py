@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
+import re
 from collections.abc import Sequence
 
 from bitnet_jax.onednn import library as dnn
@@ -207,7 +208,27 @@ def _norm_backward(dtype: str, sizes: Sequence[str]) -> Plan:
   return plan
 
 
+def _matmul(dtype: str, sizes: Sequence[str]) -> Plan:
+  """Operands a, b; result a b, for each of a batch of matrices."""
+  *lengths, orders = sizes
+  length = dict(zip('abmkn', map(int, lengths), strict=True))
+  axes = ('abmk', 'abkn', 'abmn')
+  described = [
+    dnn.matrices([length[axis] for axis in logical], [logical.index(axis) for axis in order], dtype)
+    for logical, order in zip(axes, re.split(',|->', orders), strict=True)
+  ]
+  a, b, c = described
+  description = dnn.create(
+    'matmul_primitive_desc_create', dnn.engine(), a, b, None, c, dnn.attributes()
+  )
+  plan = Plan([a, b], [c])
+  names = (dnn.SRC, dnn.WEIGHTS, dnn.DST)
+  plan.add(description, dict(zip(names, plan.buffers, strict=True)))
+  return plan
+
+
 _PLANS = {
+  'matmul': _matmul,
   'conv_forward': _conv_forward,
   'conv_bias': _conv_bias,
   'conv_input_gradient': _conv_input_gradient,
@@ -222,7 +243,9 @@ def make(name: str) -> Plan:
 
   For a convolution these are examples, height, width, channels, filters, the kernel's side and the
   stride ('conv_forward f32 64 32 32 16 64 3 1'), and 'relu' or 'none' for one with a bias; for
-  batch norm groups, examples of a group, positions, channels, 'relu' or 'none', and epsilon.
+  batch norm groups, examples of a group, positions, channels, 'relu' or 'none', and epsilon; for
+  products of matrices how many (two numbers), rows, inner length, columns, and the orders in which
+  the axes lie ('matmul f32 6 6 64 32 16 ambk,abkn->ambn').
   """
   operation, dtype, *sizes = name.split()
   return _PLANS[operation](dtype, sizes)

@@ -1,0 +1,194 @@
+"""Convolution with kernels of 3x3 by Winograd's method, for the CPU in float32.
+
+An image is cut into tiles of 4x4 outputs. Of each, the 6x6 inputs it depends on are mapped to 36
+numbers, each of which is multiplied, over channels, with a matrix of its own: 36 multiplications
+for what takes 144 directly. The matrix products are oneDNN's; the maps into the tiles and out of
+them are sums of few slices, which XLA makes one loop of each.
+
+With d the 6x6 inputs of a tile, g the kernel and y the 4x4 outputs, y = A'[(G g G') * (B' d B)]A.
+Rounding is that of sums with factors up to 8: 1e-5 of the largest output, where a direct sum has
+1e-6.
+
+Source:
+  Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2016, F(4x4, 3x3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from bitnet_jax import onednn
+
+_INPUT = np.array(  # B', 6x6
+  [
+    [4, 0, -5, 0, 1, 0],
+    [0, -4, -4, 1, 1, 0],
+    [0, 4, -4, -1, 1, 0],
+    [0, -2, -1, 2, 1, 0],
+    [0, 2, -1, -2, 1, 0],
+    [0, 4, 0, -5, 0, 1],
+  ],
+  np.float32,
+)
+_KERNEL = np.array(  # G, 6x3
+  [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], np.float32
+) / np.float32(24)
+_OUTPUT = np.array(  # A', 4x6
+  [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], np.float32
+)
+
+
+# What each pixel of a block gets from the 6 numbers of its own tile along an axis, from the last of
+# the tile before it and from the first of the tile after it: the transpose of `_INPUT`, whose rows
+# overlap from tile to tile.
+_JOIN = np.concatenate(
+  [_INPUT[:, 1:5].T, _INPUT[5, 5] * np.eye(4, 1), _INPUT[0, 0] * np.eye(4, 1, -3)], axis=1
+).astype(np.float32)
+
+# Time for a pixel, where a multiply-add of a direct convolution takes 1: of matrix products, for
+# each pair of channels (36 multiplications for 16 pixels, by a kernel that is not as close to the
+# processor's rate), and of the maps, for each channel. Measured with AVX-512 on two cores.
+_PRODUCTS, _MAPS = 2.9, 120
+# Below, what each operation costs by itself counts.
+_FEWEST_PIXELS = 1024
+
+# Pixels of a block, and numbers of a tile, along an axis.
+_BLOCK, _TILE = 4, 6
+
+
+def _combine(matrix: np.ndarray, parts: Sequence[jax.Array], axis: int) -> jax.Array:
+  """One sum of `parts` for each row of `matrix`, with its factors, along a new axis."""
+  shape = [1] * (parts[0].ndim + 1)
+  shape[axis] = -1
+  terms = [
+    column.reshape(shape) * jnp.expand_dims(part, axis)
+    for column, part in zip(matrix.T, parts, strict=True)
+  ]
+  return sum(terms[1:], terms[0])
+
+
+def _split(x: jax.Array, axis: int) -> list[jax.Array]:
+  return [lax.index_in_dim(x, i, axis, keepdims=False) for i in range(x.shape[axis])]
+
+
+def _shift(x: jax.Array, axis: int, step: int) -> jax.Array:
+  """Moves all one place on (1) or back (-1); what comes in is zero."""
+  padding = [(0, 0, 0)] * x.ndim
+  padding[axis] = (step, -step, 0)
+  return lax.pad(x, jnp.zeros((), x.dtype), padding)
+
+
+def _cut(x: jax.Array) -> jax.Array:
+  """B' d B: `[n, height, width, c]` to the numbers of its tiles, `[6, n, rows, columns, 6, c]`."""
+  n, height, width, c = x.shape
+  pixels = _split(x.reshape(n, height, width // _BLOCK, _BLOCK, c), 3)
+  parts = [_shift(pixels[-1], 2, 1), *pixels, _shift(pixels[0], 2, -1)]
+  x = lax.optimization_barrier(_combine(_INPUT, parts, 3))
+  pixels = _split(x.reshape(n, height // _BLOCK, _BLOCK, *x.shape[2:]), 2)
+  parts = [_shift(pixels[-1], 1, 1), *pixels, _shift(pixels[0], 1, -1)]
+  return lax.optimization_barrier(_combine(_INPUT, parts, 0))
+
+
+def _cut_transposed(tiles: jax.Array) -> jax.Array:
+  """From the gradient of `_cut`'s result to that of its argument."""
+  _, n, rows, columns, _, c = tiles.shape
+  parts = _split(tiles, 0)
+  parts += [_shift(parts[-1], 1, 1), _shift(parts[0], 1, -1)]
+  x = lax.optimization_barrier(_combine(_JOIN, parts, 2))
+  parts = _split(x, 4)
+  parts += [_shift(parts[-1], 3, 1), _shift(parts[0], 3, -1)]
+  x = lax.optimization_barrier(_combine(_JOIN, parts, 4))
+  return x.reshape(n, rows * _BLOCK, columns * _BLOCK, c)
+
+
+def _join(tiles: jax.Array) -> jax.Array:
+  """A' m A: `[6, n, rows, columns, 6, c]` to `[n, height, width, c]`."""
+  _, n, rows, columns, _, c = tiles.shape
+  x = lax.optimization_barrier(_combine(_OUTPUT, _split(tiles, 0), 2))
+  x = lax.optimization_barrier(_combine(_OUTPUT, _split(x, 4), 4))
+  return x.reshape(n, rows * _BLOCK, columns * _BLOCK, c)
+
+
+def _join_transposed(x: jax.Array) -> jax.Array:
+  """From the gradient of `_join`'s result to that of its argument."""
+  n, height, width, c = x.shape
+  parts = _split(x.reshape(n, height, width // _BLOCK, _BLOCK, c), 3)
+  x = lax.optimization_barrier(_combine(_OUTPUT.T, parts, 3))
+  parts = _split(x.reshape(n, height // _BLOCK, _BLOCK, *x.shape[2:]), 2)
+  return lax.optimization_barrier(_combine(_OUTPUT.T, parts, 0))
+
+
+def _map_kernel(matrix: np.ndarray, kernel: jax.Array) -> jax.Array:
+  """Applies `matrix` to both sides of a kernel, `[a, b, c, features]`."""
+  x = lax.optimization_barrier(_combine(matrix, _split(kernel, 1), 1))
+  return lax.optimization_barrier(_combine(matrix, _split(x, 0), 0))
+
+
+def _flat(tiles: jax.Array) -> jax.Array:
+  return tiles.reshape(_TILE, -1, _TILE, tiles.shape[-1])
+
+
+def _pad(x: jax.Array) -> jax.Array:
+  """Fills `[n, height, width, c]` with zeros up to whole blocks."""
+  height, width = x.shape[1:3]
+  return jnp.pad(x, ((0, 0), (0, -height % _BLOCK), (0, -width % _BLOCK), (0, 0)))
+
+
+def pays(x: jax.Array, kernel_shape: Sequence[int], strides: int) -> bool:
+  """Whether a convolution is faster this way than by oneDNN's kernels.
+
+  Args:
+    x: `[batch, height, width, in_features]`.
+    kernel_shape: (size, size, in_features, features).
+    strides: in both directions.
+  """
+  if x.dtype != jnp.float32 or strides != 1 or kernel_shape[0] != 3:
+    return False
+  n, height, width, c = x.shape
+  features = kernel_shape[-1]
+  filled = -(-height // _BLOCK) * -(-width // _BLOCK) * _BLOCK**2 / (height * width)
+  products = _PRODUCTS * c * features + _MAPS * (c + features)
+  return n * height * width >= _FEWEST_PIXELS and filled * products < 9 * c * features
+
+
+@jax.custom_vjp
+def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """Convolves, padded with one pixel on every side.
+
+  Args:
+    x: `[batch, height, width, in_features]`, float32.
+    kernel: `[3, 3, in_features, features]`, float32.
+
+  Returns:
+    `[batch, height, width, features]`, float32.
+  """
+  height, width = x.shape[1:3]
+  tiles = _cut(_pad(x))
+  matrices = _map_kernel(_KERNEL, kernel)
+  products = onednn.matmul(_flat(tiles), matrices, 'ambk,abkn->ambn')
+  y = _join(products.reshape(*tiles.shape[:-1], -1))
+  return y[:, :height, :width]
+
+
+def _forward(x, kernel):
+  return conv(x, kernel), (x, kernel)
+
+
+def _backward(saved, dy):
+  x, kernel = saved
+  height, width = x.shape[1:3]
+  products = _flat(_join_transposed(_pad(dy)))
+  matrices = _map_kernel(_KERNEL, kernel)
+  tiles = _cut(_pad(x))
+  dtiles = onednn.matmul(products, matrices, 'ambk,abnk->ambn').reshape(tiles.shape)
+  dmatrices = onednn.matmul(_flat(tiles), products, 'akbm,akbn->abmn')
+  dkernel = _map_kernel(_KERNEL.T, dmatrices)
+  return _cut_transposed(dtiles)[:, :height, :width], dkernel
+
+
+conv.defvjp(_forward, _backward)
