@@ -54,6 +54,8 @@ _JOIN = np.concatenate(
 # each pair of channels (36 multiplications for 16 pixels, by a kernel that is not as close to the
 # processor's rate), and of the maps, for each channel. Measured with AVX-512 on two cores.
 _PRODUCTS, _MAPS = 2.9, 120
+# Bytes of tiles of a part of the batch: a few times the cache of a core.
+_CACHE_BYTES = 2**22
 # Below, what each operation costs by itself counts.
 _FEWEST_PIXELS = 1024
 
@@ -156,6 +158,20 @@ def pays(x: jax.Array, kernel_shape: Sequence[int], strides: int) -> bool:
   return n * height * width >= _FEWEST_PIXELS and filled * products < 9 * c * features
 
 
+def _parts(n: int, bytes_of_one: int) -> int:
+  """Into how many parts to divide a batch, so that the tiles of one stay in the cache."""
+  most = max(_CACHE_BYTES // bytes_of_one, 1)
+  return next(parts for parts in range(1, n + 1) if n % parts == 0 and n // parts <= most)
+
+
+def _divide(x: jax.Array, features: int) -> jax.Array:
+  """`[batch, height, width, c]` to `[parts, examples of a part, height, width, c]`."""
+  n, height, width, c = x.shape
+  tiles = -(-height // _BLOCK) * -(-width // _BLOCK) * _TILE**2
+  parts = _parts(n, tiles * max(c, features) * x.dtype.itemsize)
+  return x.reshape(parts, n // parts, height, width, c)
+
+
 @jax.custom_vjp
 def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """Convolves, padded with one pixel on every side.
@@ -168,11 +184,15 @@ def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     `[batch, height, width, features]`, float32.
   """
   height, width = x.shape[1:3]
-  tiles = _cut(_pad(x))
+  features = kernel.shape[-1]
   matrices = _map_kernel(_KERNEL, kernel)
-  products = onednn.matmul(_flat(tiles), matrices, 'ambk,abkn->ambn')
-  y = _join(products.reshape(*tiles.shape[:-1], -1))
-  return y[:, :height, :width]
+
+  def run(part: jax.Array) -> jax.Array:
+    tiles = _cut(_pad(part))
+    products = onednn.matmul(_flat(tiles), matrices, 'ambk,abkn->ambn')
+    return _join(products.reshape(*tiles.shape[:-1], features))[:, :height, :width]
+
+  return lax.map(run, _divide(x, features)).reshape(*x.shape[:-1], features)
 
 
 def _forward(x, kernel):
@@ -181,14 +201,18 @@ def _forward(x, kernel):
 
 def _backward(saved, dy):
   x, kernel = saved
-  height, width = x.shape[1:3]
-  products = _flat(_join_transposed(_pad(dy)))
+  height, width, c = x.shape[1:]
   matrices = _map_kernel(_KERNEL, kernel)
-  tiles = _cut(_pad(x))
-  dtiles = onednn.matmul(products, matrices, 'ambk,abnk->ambn').reshape(tiles.shape)
-  dmatrices = onednn.matmul(_flat(tiles), products, 'akbm,akbn->abmn')
-  dkernel = _map_kernel(_KERNEL.T, dmatrices)
-  return _cut_transposed(dtiles)[:, :height, :width], dkernel
+
+  def run(total, part):
+    tiles, products = _cut(_pad(part[0])), _flat(_join_transposed(_pad(part[1])))
+    dtiles = onednn.matmul(products, matrices, 'ambk,abnk->ambn').reshape(tiles.shape)
+    total += onednn.matmul(_flat(tiles), products, 'akbm,akbn->abmn')
+    return total, _cut_transposed(dtiles)[:, :height, :width]
+
+  parts = _divide(x, kernel.shape[-1]), _divide(dy, c)
+  total, dx = lax.scan(run, jnp.zeros_like(matrices), parts)
+  return dx.reshape(x.shape), _map_kernel(_KERNEL.T, total)
 
 
 conv.defvjp(_forward, _backward)

@@ -137,7 +137,7 @@ class OnednnOpsTest(parameterized.TestCase):
     results = [run(variables['params'], which) for which in ('xla', kernels)]
     for want, got in zip(*map(jax.tree.leaves, results), strict=True):
       if kernels == 'winograd':  # Rounds more, so that a ReLU may be open here and shut there.
-        self.assertLess(np.linalg.norm(got - want), 1e-2 * np.linalg.norm(want) + 1e-6)
+        self.assertLess(np.linalg.norm(got - want), 5e-2 * np.linalg.norm(want) + 1e-6)
       else:
         np.testing.assert_allclose(got, want, atol=2e-4 * max(1.0, float(jnp.abs(want).max())))
 
