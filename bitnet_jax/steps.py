@@ -6,6 +6,7 @@ The functions here see what one device holds and are mapped over the devices by
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ import optax
 from jax import lax
 
 from bitnet_jax import metrics, parallel
+from bitnet_jax.models import initialize
 
 Tree = Any
 Batch = dict[str, jax.Array]
@@ -78,17 +80,16 @@ def create_state(
   """
   with jax.default_device(jax.local_devices(backend='cpu')[0]):
 
-    def init() -> Tree:
-      return model.init(jax.random.key(seed, impl='rbg'), jnp.zeros((1, *image_shape)))
-
-    variables = jax.device_get(jax.jit(init)())
-    params = variables['params']
-    opt_state = jax.device_get(jax.jit(optimizer.init)(params))
+    key = jax.jit(functools.partial(jax.random.key, impl='rbg'))(np.int32(seed))
+    variables = initialize.initialize(model, key, image_shape)
+  params = variables['params']
+  shapes = jax.eval_shape(optimizer.init, params)
   return TrainState(
     step=np.zeros((), np.int32),
     params=params,
     batch_stats=variables.get('batch_stats', {}),
-    opt_state=opt_state,
+    # What the optimizer begins with are zeros; to compute them would take a program.
+    opt_state=jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes),
     interval_sums=zero_sums(),
     epoch_sums=zero_sums(),
     diverging=np.zeros((), np.int32),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
+import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,12 @@ from bitnet_jax.models import norm, onednn_ops
 
 Dtype = Any
 
+# Networks repeat few layers many times: each layer's computation is a jitted function, which JAX
+# traces and differentiates once for all layers of the same shapes.
+NORM_SETTINGS = ('group_size', 'axis_name', 'relu', 'momentum', 'epsilon', 'kernels')
 
+
+@functools.cache  # Equal layers draw by the same function, which `initialize` counts on.
 def conv_init(mode: str = 'fan_out', filters_per_unit: int = 0) -> nn.initializers.Initializer:
   """Untruncated normal initialisation of a convolution's kernel.
 
@@ -52,6 +59,37 @@ def uniform_init(rng: jax.Array, shape: tuple[int, ...], dtype: Dtype = jnp.floa
   return jax.random.uniform(rng, shape, dtype)
 
 
+class Layer(nn.Module):
+  """A module with parameters of its own."""
+
+  @nn.nowrap
+  def parameter(
+    self, name: str, init: nn.initializers.Initializer, shape: tuple[int, ...]
+  ) -> jax.Array:
+    """The float32 parameter of that name.
+
+    `nn.Module.param` would trace `init` at every use of the module, to compare shapes; that takes
+    as long as to trace the layer itself.
+
+    Raises:
+      ScopeParamShapeError: the parameter that there is has another shape.
+    """
+    if not self.has_variable('params', name):
+      return self.param(name, init, shape, jnp.float32)
+    value = self.get_variable('params', name)
+    if value.shape != shape:
+      raise flax.errors.ScopeParamShapeError(name, '/'.join(self.path), value.shape, shape)
+    return value
+
+  @nn.nowrap
+  def statistic(
+    self, name: str, init: nn.initializers.Initializer, shape: tuple[int, ...]
+  ) -> jax.Array:
+    """The running average of that name, float32; `put_variable` changes it."""
+    return self.variable('batch_stats', name, init, None, shape, jnp.float32).value
+
+
+@functools.partial(jax.jit, static_argnames=('strides',), inline=__import__('os').environ.get('INLINE','1')=='1')
 def convolve(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
   """Convolves by XLA's kernels, padded with half the kernel on every side.
 
@@ -73,7 +111,7 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
   )
 
 
-class Conv(nn.Module):
+class Conv(Layer):
   """Convolution without bias, padded as Torch pads: half the kernel on every side.
 
   Input `[batch, height, width, in_features]`, output
@@ -101,9 +139,12 @@ class Conv(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """Convolves `x`, `[batch, height, width, in_features]`."""
     shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-    kernel = self.param(
-      'kernel', conv_init(self.init_mode, self.filters_per_unit), shape, jnp.float32
-    )
+    init = conv_init(self.init_mode, self.filters_per_unit)
+    return self.convolve(x, self.parameter('kernel', init, shape))
+
+  @nn.nowrap
+  def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolves `x` with a kernel `[size, size, in_features, features]`."""
     if self.kernels == 'onednn' and onednn_ops.runs_conv(self.dtype):
       return onednn_ops.conv(x.astype(self.dtype), kernel, self.strides)
     return convolve(x.astype(self.dtype), kernel, self.strides)
@@ -136,7 +177,55 @@ def group_layout(local_batch: int, group_size: int, num_devices: int) -> tuple[i
   )
 
 
-class GroupedBatchNorm(nn.Module):
+@functools.partial(jax.jit, static_argnames=NORM_SETTINGS, inline=__import__('os').environ.get('INLINE','1')=='1')
+def batch_norm(
+  x: jax.Array,
+  scale: jax.Array,
+  bias: jax.Array,
+  running: tuple[jax.Array, jax.Array],
+  *,
+  group_size: int,
+  axis_name: str,
+  relu: bool,
+  momentum: float,
+  epsilon: float,
+  kernels: str,
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+  """Batch norm in training; see `GroupedBatchNorm`.
+
+  Args:
+    x: `[batch, ..., features]`, of the type of the result.
+    scale: `[features]`, float32.
+    bias: `[features]`, float32.
+    running: averages of mean and variance, `[features]` each.
+    group_size: see `GroupedBatchNorm`, as for the rest.
+
+  Returns:
+    The result, and the averages with this batch in them: they move by the mean over groups of the
+    means and unbiased variances.
+  """
+  num_devices = lax.axis_size(axis_name) if axis_name else 1
+  groups, devices = group_layout(x.shape[0], group_size, num_devices)
+  count = x.size // x.shape[-1] // groups * devices
+  if kernels == 'onednn' and devices == 1 and onednn_ops.runs_norm(x.dtype, x.shape[-1]):
+    grouped = x.reshape(groups, x.shape[0] // groups, -1, x.shape[-1])
+    y, mean, var = onednn_ops.normalize(grouped, scale, bias, epsilon, relu)
+  else:
+    peers = [list(range(first, first + devices)) for first in range(0, num_devices, devices)]
+
+    def over_devices(value: jax.Array) -> jax.Array:
+      return lax.pmean(value, axis_name, axis_index_groups=peers) if devices > 1 else value
+
+    grouped = x.reshape(groups, -1, x.shape[-1])
+    y, mean, var = norm.normalize(grouped, scale, bias, epsilon, relu, over_devices)
+    mean, var = mean[:, 0], var[:, 0]
+  unbiased = var * (count / max(count - 1, 1))  # what Torch's running average takes
+  averages = mean.mean(axis=0), unbiased.mean(axis=0)
+  moved = (momentum * old + (1 - momentum) * new for old, new in zip(running, averages, strict=True))
+  return y.reshape(x.shape), tuple(moved)
+
+
+class GroupedBatchNorm(Layer):
   """Batch norm whose statistics are shared by a fixed number of examples, then an optional ReLU.
 
   Statistics are taken over `group_size` examples whatever the number of devices: over several
@@ -172,49 +261,31 @@ class GroupedBatchNorm(nn.Module):
     """Normalises `x`, `[batch, ..., features]`, by its own (`train`) or the running statistics."""
     shape = (x.shape[-1],)
     scale_init = uniform_init if self.scale_init == 'uniform' else nn.initializers.ones
-    scale = self.param('scale', scale_init, shape, jnp.float32)
-    bias = self.param('bias', nn.initializers.zeros, shape, jnp.float32)
-    running_mean = self.variable('batch_stats', 'mean', jnp.zeros, shape, jnp.float32)
-    running_var = self.variable('batch_stats', 'var', jnp.ones, shape, jnp.float32)
+    scale = self.parameter('scale', scale_init, shape)
+    bias = self.parameter('bias', nn.initializers.zeros, shape)
+    mean = self.statistic('mean', nn.initializers.zeros, shape)
+    var = self.statistic('var', nn.initializers.ones, shape)
+    return self.normalize(x, scale, bias, (mean, var), train)
+
+  @nn.nowrap
+  def normalize(
+    self,
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    running: tuple[jax.Array, jax.Array],
+    train: bool,
+  ) -> jax.Array:
+    """The result; in training, moves the running averages."""
     if not train:
-      multiplier = scale * lax.rsqrt(running_var.value + self.epsilon)
-      y = x.astype(jnp.float32) * multiplier + (bias - running_mean.value * multiplier)
+      multiplier = scale * lax.rsqrt(running[1] + self.epsilon)
+      y = x.astype(jnp.float32) * multiplier + (bias - running[0] * multiplier)
       return (nn.relu(y) if self.relu else y).astype(self.dtype)
-    y, mean, var = self._normalize(x.astype(self.dtype), scale, bias)
-    keep = self.momentum
-    running_mean.value = keep * running_mean.value + (1 - keep) * mean
-    running_var.value = keep * running_var.value + (1 - keep) * var
+    settings = {name: getattr(self, name) for name in NORM_SETTINGS}
+    y, (mean, var) = batch_norm(x.astype(self.dtype), scale, bias, running, **settings)
+    self.put_variable('batch_stats', 'mean', mean)
+    self.put_variable('batch_stats', 'var', var)
     return y
-
-  def _normalize(
-    self, x: jax.Array, scale: jax.Array, bias: jax.Array
-  ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Normalises by group; also the mean over groups of the means and unbiased variances."""
-    num_devices = lax.axis_size(self.axis_name) if self.axis_name else 1
-    groups, devices = group_layout(x.shape[0], self.group_size, num_devices)
-    count = x.size // x.shape[-1] // groups * devices
-    if self.kernels == 'onednn' and devices == 1 and onednn_ops.runs_norm(x.dtype, x.shape[-1]):
-      grouped = x.reshape(groups, x.shape[0] // groups, -1, x.shape[-1])
-      y, mean, var = onednn_ops.normalize(grouped, scale, bias, self.epsilon, self.relu)
-    else:
-      y, mean, var = self._normalize_over_devices(x, scale, bias, groups, devices)
-    unbiased = var * (count / max(count - 1, 1))  # what Torch's running average takes
-    return y.reshape(x.shape), mean.mean(axis=0), unbiased.mean(axis=0)
-
-  def _normalize_over_devices(
-    self, x: jax.Array, scale: jax.Array, bias: jax.Array, groups: int, devices: int
-  ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    num_devices = lax.axis_size(self.axis_name) if self.axis_name else 1
-    peers = [list(range(first, first + devices)) for first in range(0, num_devices, devices)]
-
-    def over_devices(value: jax.Array) -> jax.Array:
-      if devices == 1:
-        return value
-      return lax.pmean(value, self.axis_name, axis_index_groups=peers)
-
-    grouped = x.reshape(groups, -1, x.shape[-1])
-    y, mean, var = norm.normalize(grouped, scale, bias, self.epsilon, self.relu, over_devices)
-    return y, mean[:, 0], var[:, 0]
 
 
 def max_pool(x: jax.Array) -> jax.Array:
@@ -222,7 +293,7 @@ def max_pool(x: jax.Array) -> jax.Array:
   return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
 
 
-class Head(nn.Module):
+class Head(Layer):
   """Global average pooling and the classifier, in float32.
 
   Attributes:
@@ -235,6 +306,6 @@ class Head(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps `[batch, height, width, features]` to logits, `[batch, num_classes]`, float32."""
     pooled = x.astype(jnp.float32).mean(axis=(1, 2))
-    kernel = self.param('kernel', head_init, (x.shape[-1], self.num_classes), jnp.float32)
-    bias = self.param('bias', nn.initializers.zeros, (self.num_classes,), jnp.float32)
+    kernel = self.parameter('kernel', head_init, (x.shape[-1], self.num_classes))
+    bias = self.parameter('bias', nn.initializers.zeros, (self.num_classes,))
     return jnp.dot(pooled, kernel) + bias
