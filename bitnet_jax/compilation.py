@@ -1,9 +1,14 @@
-"""Compiled programs are kept from one process to the next."""
+"""Compiled programs are kept from one process to the next, and made while others things are done."""
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import pathlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 
@@ -31,3 +36,42 @@ def keep_programs() -> str:
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
   return str(folder)
+
+
+def compile_ahead(mapped: Any, *shapes: Any) -> Callable[[], None]:
+  """Traces a function now and compiles it, or loads it, in a thread.
+
+  What fails in the thread fails again where the function is called, which tells of it.
+
+  Args:
+    mapped: of `parallel.map_devices`.
+    shapes: of its arguments, see `parallel.shapes`.
+
+  Returns:
+    A function that waits for the thread; called before that, `mapped` would compile once more.
+  """
+  lowered = mapped.lower(*shapes)
+
+  def compile_it() -> None:
+    with contextlib.suppress(Exception):
+      lowered.compile()
+
+  thread = threading.Thread(target=compile_it, name='compile_ahead')
+  thread.start()
+  return thread.join
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+  """Leaves out Python's search for garbage, which modules and traces make long and never are.
+
+  They are left out of later searches too.
+  """
+  enabled = gc.isenabled()
+  gc.disable()
+  try:
+    yield
+  finally:
+    gc.freeze()
+    if enabled:
+      gc.enable()
