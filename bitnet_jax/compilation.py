@@ -1,13 +1,12 @@
-"""Compiled programs are kept from one process to the next, and made while others things are done."""
+"""Compiled programs are kept from one process to the next, and made while other things are done."""
 
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import pathlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -59,19 +58,3 @@ def compile_ahead(mapped: Any, *shapes: Any) -> Callable[[], None]:
   thread = threading.Thread(target=compile_it, name='compile_ahead')
   thread.start()
   return thread.join
-
-
-@contextlib.contextmanager
-def uncollected() -> Iterator[None]:
-  """Leaves out Python's search for garbage, which modules and traces make long and never are.
-
-  They are left out of later searches too.
-  """
-  enabled = gc.isenabled()
-  gc.disable()
-  try:
-    yield
-  finally:
-    gc.freeze()
-    if enabled:
-      gc.enable()

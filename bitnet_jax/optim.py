@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 
@@ -89,6 +90,7 @@ def make_optimizer(
   Source:
     Section 4; Torch's `optim.sgd` with dampening 0.
   """
+  boundaries = np.asarray(reset_momentum_steps, np.int32)
 
   def init(params):
     trace = optax.trace(momentum, nesterov).init(params)
@@ -100,20 +102,22 @@ def make_optimizer(
   def move(gradient, buffer, param, factor, keep):
     if weight_decay:
       gradient = gradient + weight_decay * param
-    if reset_momentum_steps:
+    if keep is not None:
       buffer = buffer * keep
     buffer = gradient + momentum * buffer
     return factor * (gradient + momentum * buffer if nesterov else buffer), buffer
 
   def update(gradients, state, params=None):
     decay, trace, rate = state
-    count, trace = trace if reset_momentum_steps else (rate.count, trace)
-    keep = 1.0 - jnp.any(count == jnp.asarray(reset_momentum_steps, jnp.int32)).astype(jnp.float32)
+    keep = None
+    if reset_momentum_steps:
+      count, trace = trace
+      keep = 1.0 - jnp.any(count == boundaries).astype(jnp.float32)
     factor = -schedule(rate.count)
     leaves, structure = jax.tree.flatten(gradients)
     others = jax.tree.leaves(trace.trace), jax.tree.leaves(params)
     moved = [move(*of_one, factor, keep) for of_one in zip(leaves, *others, strict=True)]
-    updates, buffers = (structure.unflatten(values) for values in zip(*moved, strict=True))
+    updates, buffers = (jax.tree.unflatten(structure, part) for part in zip(*moved, strict=True))
     trace = optax.TraceState(buffers)
     counted = (count + 1, trace) if reset_momentum_steps else trace
     next_rate = optax.ScaleByScheduleState(optax.safe_increment(rate.count))

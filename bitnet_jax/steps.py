@@ -6,6 +6,7 @@ The functions here see what one device holds and are mapped over the devices by
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -82,7 +83,7 @@ def create_state(
   state = _fresh_state(variables, optimizer)
   # What the optimizer begins with are zeros; to compute them would take a program.
   zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), state.opt_state)
-  return state.replace(opt_state=zeros)
+  return dataclasses.replace(state, opt_state=zeros)
 
 
 def state_shapes(

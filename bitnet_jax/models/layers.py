@@ -16,10 +16,6 @@ from bitnet_jax.models import norm, onednn_ops
 
 Dtype = Any
 
-# Networks repeat few layers many times: each layer's computation is a jitted function, which JAX
-# traces and differentiates once for all layers of the same shapes.
-NORM_SETTINGS = ('group_size', 'axis_name', 'relu', 'momentum', 'epsilon', 'kernels')
-
 
 @functools.cache  # Equal layers draw by the same function, which `initialize` counts on.
 def conv_init(mode: str = 'fan_out', filters_per_unit: int = 0) -> nn.initializers.Initializer:
@@ -76,7 +72,7 @@ class Layer(nn.Module):
     """
     if not self.has_variable('params', name):
       return self.param(name, init, shape, jnp.float32)
-    value = self.get_variable('params', name)
+    value: jax.Array = self.get_variable('params', name)
     if value.shape != shape:
       raise flax.errors.ScopeParamShapeError(name, '/'.join(self.path), value.shape, shape)
     return value
@@ -89,7 +85,8 @@ class Layer(nn.Module):
     return self.variable('batch_stats', name, init, None, shape, jnp.float32).value
 
 
-@functools.partial(jax.jit, static_argnames=('strides',), inline=__import__('os').environ.get('INLINE','1')=='1')
+# Jitted, so that JAX traces and differentiates it once for all layers of the same shapes.
+@functools.partial(jax.jit, static_argnames=('strides',))
 def convolve(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
   """Convolves by XLA's kernels, padded with half the kernel on every side.
 
@@ -150,81 +147,6 @@ class Conv(Layer):
     return convolve(x.astype(self.dtype), kernel, self.strides)
 
 
-def group_layout(local_batch: int, group_size: int, num_devices: int) -> tuple[int, int]:
-  """How batch norm's groups lie on the devices.
-
-  Args:
-    local_batch: examples on one device.
-    group_size: examples that share statistics; 0 for the whole batch of all devices.
-    num_devices: devices along the mapped axis.
-
-  Returns:
-    (groups on a device, devices of a group); one of the two is 1.
-
-  Raises:
-    ValueError: the group neither divides a device's batch nor is a multiple of it that divides
-      the number of devices.
-  """
-  group_size = group_size or local_batch * num_devices
-  if local_batch % group_size == 0:
-    return local_batch // group_size, 1
-  devices = group_size // local_batch
-  if group_size % local_batch == 0 and num_devices % devices == 0:
-    return 1, devices
-  raise ValueError(
-    f'batch norm group of {group_size} does not fit {num_devices} device(s) with {local_batch} '
-    f'examples each; choose a group that divides {local_batch}, or a multiple of it'
-  )
-
-
-@functools.partial(jax.jit, static_argnames=NORM_SETTINGS, inline=__import__('os').environ.get('INLINE','1')=='1')
-def batch_norm(
-  x: jax.Array,
-  scale: jax.Array,
-  bias: jax.Array,
-  running: tuple[jax.Array, jax.Array],
-  *,
-  group_size: int,
-  axis_name: str,
-  relu: bool,
-  momentum: float,
-  epsilon: float,
-  kernels: str,
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-  """Batch norm in training; see `GroupedBatchNorm`.
-
-  Args:
-    x: `[batch, ..., features]`, of the type of the result.
-    scale: `[features]`, float32.
-    bias: `[features]`, float32.
-    running: averages of mean and variance, `[features]` each.
-    group_size: see `GroupedBatchNorm`, as for the rest.
-
-  Returns:
-    The result, and the averages with this batch in them: they move by the mean over groups of the
-    means and unbiased variances.
-  """
-  num_devices = lax.axis_size(axis_name) if axis_name else 1
-  groups, devices = group_layout(x.shape[0], group_size, num_devices)
-  count = x.size // x.shape[-1] // groups * devices
-  if kernels == 'onednn' and devices == 1 and onednn_ops.runs_norm(x.dtype, x.shape[-1]):
-    grouped = x.reshape(groups, x.shape[0] // groups, -1, x.shape[-1])
-    y, mean, var = onednn_ops.normalize(grouped, scale, bias, epsilon, relu)
-  else:
-    peers = [list(range(first, first + devices)) for first in range(0, num_devices, devices)]
-
-    def over_devices(value: jax.Array) -> jax.Array:
-      return lax.pmean(value, axis_name, axis_index_groups=peers) if devices > 1 else value
-
-    grouped = x.reshape(groups, -1, x.shape[-1])
-    y, mean, var = norm.normalize(grouped, scale, bias, epsilon, relu, over_devices)
-    mean, var = mean[:, 0], var[:, 0]
-  unbiased = var * (count / max(count - 1, 1))  # what Torch's running average takes
-  averages = mean.mean(axis=0), unbiased.mean(axis=0)
-  moved = (momentum * old + (1 - momentum) * new for old, new in zip(running, averages, strict=True))
-  return y.reshape(x.shape), tuple(moved)
-
-
 class GroupedBatchNorm(Layer):
   """Batch norm whose statistics are shared by a fixed number of examples, then an optional ReLU.
 
@@ -281,8 +203,8 @@ class GroupedBatchNorm(Layer):
       multiplier = scale * lax.rsqrt(running[1] + self.epsilon)
       y = x.astype(jnp.float32) * multiplier + (bias - running[0] * multiplier)
       return (nn.relu(y) if self.relu else y).astype(self.dtype)
-    settings = {name: getattr(self, name) for name in NORM_SETTINGS}
-    y, (mean, var) = batch_norm(x.astype(self.dtype), scale, bias, running, **settings)
+    settings = {name: getattr(self, name) for name in norm.SETTINGS}
+    y, mean, var = norm.batch_norm(x.astype(self.dtype), scale, bias, running, **settings)
     self.put_variable('batch_stats', 'mean', mean)
     self.put_variable('batch_stats', 'var', var)
     return y

@@ -29,7 +29,7 @@ def runs_norm(dtype: jax.typing.DTypeLike, features: int) -> bool:
   return runs_conv(dtype) and features % _CHANNEL_UNIT[_TYPES[jnp.dtype(dtype)]] == 0
 
 
-@functools.partial(jax.jit, static_argnames=('strides',), inline=__import__('os').environ.get('INLINE','1')=='1')  # See `layers`.
+@functools.partial(jax.jit, static_argnames=('strides',))  # See `layers`.
 def conv(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
   """Convolves, padded with half the kernel on every side.
 
