@@ -142,6 +142,20 @@ class ArchitectureTest(parameterized.TestCase):
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     self.assertEqual(out.stdout.strip(), '[]')
 
+  def test_a_network_alone_loads_no_data_sets(self):
+    """A third of the imports of a run, which what only needs a network goes without."""
+    code = (
+      'import sys, bitnet_jax.assemble\n'
+      'print([m for m in ("tensorflow_datasets", "requests", "cv2", "PIL") if m in sys.modules])'
+    )
+    out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    self.assertEqual(out.stdout.strip(), '[]')
+
+  def test_training_loads_no_client_of_the_network(self):
+    code = 'import sys, bitnet_jax.train\nprint("requests" in sys.modules)'
+    out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    self.assertEqual(out.stdout.strip(), 'False')
+
   def test_files_stay_small(self):
     for path in sources():
       self.assertLessEqual(len(path.read_text().splitlines()), 400, path)
