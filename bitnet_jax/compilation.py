@@ -38,7 +38,7 @@ def keep_programs() -> str:
 
 
 def compile_ahead(mapped: Any, *shapes: Any) -> Callable[[], None]:
-  """Traces a function now and compiles it, or loads it, in a thread.
+  """Traces a function now and compiles it, or loads it, in a thread; not in one process of several.
 
   What fails in the thread fails again where the function is called, which tells of it.
 
@@ -49,6 +49,8 @@ def compile_ahead(mapped: Any, *shapes: Any) -> Callable[[], None]:
   Returns:
     A function that waits for the thread; called before that, `mapped` would compile once more.
   """
+  if jax.process_count() > 1:
+    return lambda: None  # There pmap is lowered for arrays alone.
   lowered = mapped.lower(*shapes)
 
   def compile_it() -> None:
