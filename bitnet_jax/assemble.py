@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import flax.linen as nn
 import jax
@@ -11,8 +12,11 @@ import ml_collections
 import optax
 
 from bitnet_jax import cores, errors, models, onednn, optim
-from bitnet_jax.data import arrays, augment, sources
+from bitnet_jax.data import augment
 from bitnet_jax.plan import Plan
+
+if TYPE_CHECKING:
+  from bitnet_jax.data import arrays, sources
 
 # A split that is resident lies on every device: 2 GiB holds any small set with room to spare.
 MAX_RESIDENT_BYTES = 2 * 2**30
@@ -34,6 +38,8 @@ def open_split(
     DataError: it is not prepared, empty, damaged, or has not the channels that `data.mean` is
       given for.
   """
+  from bitnet_jax.data import sources  # What only trains a network in memory needs none of them.
+
   data = config.data
   hash_bytes = math.inf if data.verify else ALWAYS_HASHED_BYTES
   source = sources.open_source(data.name, split, data.dir, hash_bytes=hash_bytes, stop=stop)
@@ -53,6 +59,8 @@ def load_split(config: ml_collections.ConfigDict, source: sources.Source) -> arr
   Raises:
     DataError: it cannot be read, or is too large.
   """
+  from bitnet_jax.data import arrays
+
   return arrays.load_arrays(
     source,
     config.data.image_size,

@@ -1,9 +1,13 @@
-"""Compiled programs are kept from one process to the next."""
+"""Compiled programs are kept from one process to the next, and made while other things are done."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
+import threading
+from collections.abc import Callable
+from typing import Any
 
 import jax
 
@@ -31,3 +35,28 @@ def keep_programs() -> str:
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
   return str(folder)
+
+
+def compile_ahead(mapped: Any, *shapes: Any) -> Callable[[], None]:
+  """Traces a function now and compiles it, or loads it, in a thread; not in one process of several.
+
+  What fails in the thread fails again where the function is called, which tells of it.
+
+  Args:
+    mapped: of `parallel.map_devices`.
+    shapes: of its arguments, see `parallel.shapes`.
+
+  Returns:
+    A function that waits for the thread; called before that, `mapped` would compile once more.
+  """
+  if jax.process_count() > 1:
+    return lambda: None  # There pmap is lowered for arrays alone.
+  lowered = mapped.lower(*shapes)
+
+  def compile_it() -> None:
+    with contextlib.suppress(Exception):
+      lowered.compile()
+
+  thread = threading.Thread(target=compile_it, name='compile_ahead')
+  thread.start()
+  return thread.join

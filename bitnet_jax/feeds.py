@@ -82,6 +82,27 @@ def open_training(
   return _stream(config, source, batches, len(source) // batch, crop, stop)
 
 
+def training_shapes(config: ml_collections.ConfigDict, source: Source) -> Tree:
+  """Of what `inputs_of` hands each device in training; known before anything is read."""
+  size = config.data.image_size or source.image_size
+  batch = config.global_batch_size // jax.device_count()
+  resident_way = config.data.pipeline == 'resident'
+  count = len(source) if resident_way else batch
+  shapes = {
+    'image': jax.ShapeDtypeStruct((count, size, size, source.channels), np.uint8),
+    'label': jax.ShapeDtypeStruct((count,), np.int32),
+  }
+  if resident_way:
+    steps_per_epoch = len(source) // config.global_batch_size
+    return {**shapes, 'order': jax.ShapeDtypeStruct((steps_per_epoch, batch), np.int32)}
+  return {**shapes, 'mask': jax.ShapeDtypeStruct((count,), np.float32)}
+
+
+def fetch_training_batch(config: ml_collections.ConfigDict) -> steps.FetchBatch:
+  """The `fetch_batch` of a training feed."""
+  return resident.fetch_batch if config.data.pipeline == 'resident' else stream.fetch_batch
+
+
 def open_evaluation(
   config: ml_collections.ConfigDict,
   source: Source,

@@ -17,7 +17,7 @@ import ml_collections
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from bitnet_jax import cli, cluster, errors, stop, validation, watchdog
+from bitnet_jax import cli, cluster, errors, garbage, stop, validation, watchdog
 from bitnet_jax import config as config_lib
 from bitnet_jax.workdir import Claim
 
@@ -55,11 +55,12 @@ def main(_: list[str]) -> int:
   with watchdog.Watchdog(config.watch.stall_seconds) as watch, member(config, watch):
     alone = not _COORDINATOR.value
     with Claim(workdir) if alone or cluster.is_first() else contextlib.nullcontext():
-      # Each is loaded no sooner than it has to be: the next one takes three times as long.
-      from bitnet_jax.data import sources
+      with garbage.uncollected():
+        # Each is loaded no sooner than it has to be: the next one takes three times as long.
+        from bitnet_jax.data import sources
 
-      sources.check_there(config.data.name, config.data.dir)
-      from bitnet_jax import train
+        sources.check_there(config.data.name, config.data.dir)
+        from bitnet_jax import train
 
       result = train.train(config, workdir, watch=watch, allowed_changes=allowed)
   if result:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 
@@ -61,24 +62,6 @@ def make_schedule(
   return rate
 
 
-def _clear_trace_at(steps: Sequence[int], momentum: float, nesterov: bool):
-  """`optax.trace` whose buffer is cleared before the given steps."""
-  inner = optax.trace(momentum, nesterov)
-  boundaries = jnp.asarray(steps, jnp.int32)
-
-  def init(params):
-    return jnp.zeros((), jnp.int32), inner.init(params)
-
-  def update(updates, state, params=None):
-    count, trace = state
-    keep = 1.0 - jnp.any(count == boundaries).astype(jnp.float32)
-    trace = jax.tree.map(lambda buffer: buffer * keep, trace)
-    updates, trace = inner.update(updates, trace, params)
-    return updates, (count + 1, trace)
-
-  return optax.GradientTransformation(init, update)
-
-
 def make_optimizer(
   schedule: optax.Schedule,
   *,
@@ -101,17 +84,43 @@ def make_optimizer(
       drop); () for never, as in the paper.
 
   Returns:
-    The optax chain.
+    As an optax chain of decay, trace and rate would, with its state. Each parameter is a call of a
+    jitted function, which is traced once for all of the same shape.
 
   Source:
     Section 4; Torch's `optim.sgd` with dampening 0.
   """
-  if reset_momentum_steps:
-    trace = _clear_trace_at(reset_momentum_steps, momentum, nesterov)
-  else:
-    trace = optax.trace(momentum, nesterov)
-  return optax.chain(
-    optax.add_decayed_weights(weight_decay),
-    trace,
-    optax.scale_by_learning_rate(schedule),
-  )
+  boundaries = np.asarray(reset_momentum_steps, np.int32)
+
+  def init(params):
+    trace = optax.trace(momentum, nesterov).init(params)
+    count = jnp.zeros((), jnp.int32)
+    counted = (count, trace) if reset_momentum_steps else trace
+    return optax.EmptyState(), counted, optax.ScaleByScheduleState(count)
+
+  @jax.jit
+  def move(gradient, buffer, param, factor, keep):
+    if weight_decay:
+      gradient = gradient + weight_decay * param
+    if keep is not None:
+      buffer = buffer * keep
+    buffer = gradient + momentum * buffer
+    return factor * (gradient + momentum * buffer if nesterov else buffer), buffer
+
+  def update(gradients, state, params=None):
+    decay, trace, rate = state
+    keep = None
+    if reset_momentum_steps:
+      count, trace = trace
+      keep = 1.0 - jnp.any(count == boundaries).astype(jnp.float32)
+    factor = -schedule(rate.count)
+    leaves, structure = jax.tree.flatten(gradients)
+    others = jax.tree.leaves(trace.trace), jax.tree.leaves(params)
+    moved = [move(*of_one, factor, keep) for of_one in zip(leaves, *others, strict=True)]
+    updates, buffers = (jax.tree.unflatten(structure, part) for part in zip(*moved, strict=True))
+    trace = optax.TraceState(buffers)
+    counted = (count + 1, trace) if reset_momentum_steps else trace
+    next_rate = optax.ScaleByScheduleState(optax.safe_increment(rate.count))
+    return updates, (decay, counted, next_rate)
+
+  return optax.GradientTransformation(init, update)

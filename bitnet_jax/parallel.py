@@ -91,6 +91,20 @@ def replicate(tree: Tree) -> Tree:
   return jax.tree.map(put, tree)
 
 
+def shapes(tree: Tree) -> Tree:
+  """What `replicate` would give, or `scatter` and `place` of such parts: shapes with their place.
+
+  Args:
+    tree: of arrays or shapes, as one device has them.
+  """
+  num_devices, sharding = jax.local_device_count(), _sharding()
+
+  def shape(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((num_devices, *leaf.shape), leaf.dtype, sharding=sharding)
+
+  return jax.tree.map(shape, tree)
+
+
 def scatter(tree: Tree) -> Tree:
   """Puts each device's part on it: `[devices of all processes, ...]` to `[local devices, ...]`.
 
@@ -161,6 +175,8 @@ class AnyProcess:
 
 def mean_over_devices(tree: Tree) -> Tree:
   """Inside a mapped function: the mean over all devices."""
+  if lax.axis_size(AXIS) == 1:
+    return tree  # Hundreds of divisions by 1 would be traced.
   if not _through_gloo():
     return lax.pmean(tree, AXIS)  # XLA joins them where that pays.
   # Between processes on CPUs each array costs a message; one of all is many times faster.

@@ -7,12 +7,12 @@ import math
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import ml_collections
 import optax
 
 from bitnet_jax import assemble, stop, validation, workdir
 from bitnet_jax.data.sources import Source
+from bitnet_jax.models import initialize
 from bitnet_jax.plan import make_plan
 
 _COUNTERS = 64  # Bytes of a state that are neither parameters nor averages nor the optimizer's.
@@ -77,8 +77,7 @@ def state_bytes(
     optimizer: the optax chain.
     image_shape: (height, width, channels).
   """
-  images = jnp.zeros((1, *image_shape))
-  variables = jax.eval_shape(model.init, jax.random.key(0, impl='rbg'), images)
+  variables = initialize.shapes(model, image_shape)
   trees = variables, jax.eval_shape(optimizer.init, variables['params'])
   leaves = jax.tree.leaves(trees)
   return _COUNTERS + sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)

@@ -6,6 +6,7 @@ The functions here see what one device holds and are mapped over the devices by
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ import optax
 from jax import lax
 
 from bitnet_jax import metrics, parallel
+from bitnet_jax.models import initialize
 
 Tree = Any
 Batch = dict[str, jax.Array]
@@ -77,18 +79,27 @@ def create_state(
     image_shape: (height, width, channels).
   """
   with jax.default_device(jax.local_devices(backend='cpu')[0]):
+    variables = initialize.initialize(model, seed, image_shape)
+  state = _fresh_state(variables, optimizer)
+  # What the optimizer begins with are zeros; to compute them would take a program.
+  zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), state.opt_state)
+  return dataclasses.replace(state, opt_state=zeros)
 
-    def init() -> Tree:
-      return model.init(jax.random.key(seed, impl='rbg'), jnp.zeros((1, *image_shape)))
 
-    variables = jax.device_get(jax.jit(init)())
-    params = variables['params']
-    opt_state = jax.device_get(jax.jit(optimizer.init)(params))
+def state_shapes(
+  model: nn.Module, optimizer: optax.GradientTransformation, image_shape: tuple[int, ...]
+) -> TrainState:
+  """What `create_state` gives, as shapes; nothing is drawn."""
+  return _fresh_state(initialize.shapes(model, image_shape), optimizer)
+
+
+def _fresh_state(variables: Tree, optimizer: optax.GradientTransformation) -> TrainState:
+  """The optimizer's state is of shapes."""
   return TrainState(
     step=np.zeros((), np.int32),
-    params=params,
+    params=variables['params'],
     batch_stats=variables.get('batch_stats', {}),
-    opt_state=opt_state,
+    opt_state=jax.eval_shape(optimizer.init, variables['params']),
     interval_sums=zero_sums(),
     epoch_sums=zero_sums(),
     diverging=np.zeros((), np.int32),
@@ -142,7 +153,7 @@ def make_train_step(
 
     sums = parallel.sum_over_devices(metrics.batch_sums(logits, labels, batch['mask']))
     # Of the loss alone, before weight decay: what Figure 2 averages over an epoch.
-    sums['stem_gradient_norm'] = optax.tree.norm(grads['stem_conv'])
+    sums['stem_gradient_norm'] = jnp.sqrt(jnp.sum(jnp.square(grads['stem_conv']['kernel'])))
     sums['steps'] = jnp.ones((), jnp.float32)
     interval_sums = _add_since(state.interval_sums, sums, state.step % log_every_steps == 0)
     epoch_sums = _add_since(state.epoch_sums, sums, state.step % steps_per_epoch == 0)
@@ -150,7 +161,7 @@ def make_train_step(
     loss = sums['loss'] / sums['count']
     state = TrainState(
       step=state.step + 1,
-      params=optax.apply_updates(state.params, updates),
+      params=jax.tree.map(lax.add, state.params, updates),
       batch_stats=batch_stats,
       opt_state=opt_state,
       interval_sums=interval_sums,

@@ -18,6 +18,7 @@ from bitnet_jax import (
   compilation,
   evaluation,
   feeds,
+  garbage,
   memory,
   parallel,
   preflight,
@@ -29,7 +30,7 @@ from bitnet_jax import (
   watchdog,
 )
 from bitnet_jax.checkpoint import Checkpoints
-from bitnet_jax.feeds import Feed
+from bitnet_jax.data.sources import Source
 from bitnet_jax.loop import Run, TakeSteps, end_if_asked, train_steps
 from bitnet_jax.plan import Plan, make_plan
 from bitnet_jax.recorder import make_recorder, run_ahead
@@ -78,13 +79,15 @@ def train(
   alone = stop.requested if jax.process_count() == 1 else lambda: False
   kernels, repeated = assemble.choose_kernels(config), plan.steps_per_execution > 1
   environment = {**records.environment(), 'kernels': kernels, 'repeated': repeated}
+  model = assemble.make_model(config, len(splits.train.class_names), parallel.AXIS)
+  optimizer, schedule = assemble.make_optimizer(config, plan)
+  take_steps = make_steps(config, plan, model, optimizer, schedule, splits.train)
   train_feed = feeds.open_training(config, splits.train, alone)
   end_if_asked(stopping, 0)
   test_feed = feeds.open_evaluation(config, splits.test, stop=alone)
   watch.moved(watchdog.STARTING)
-  model = assemble.make_model(config, len(train_feed.class_names), parallel.AXIS)
-  optimizer, schedule = assemble.make_optimizer(config, plan)
-  state = steps.create_state(model, optimizer, config.seed, train_feed.image_shape)
+  with garbage.uncollected():
+    state = steps.create_state(model, optimizer, config.seed, train_feed.image_shape)
   end_if_asked(stopping, 0)
   identity = {
     'num_examples': train_feed.num_examples,
@@ -127,7 +130,6 @@ def train(
   run = Run(
     config, environment, identity, plan, checkpoints, recorder, stopping, watch, run_evaluation
   )
-  take_steps = make_steps(config, plan, model, optimizer, schedule, train_feed)
   try:
     result = train_steps(
       run, wrap_steps(take_steps), train_feed, parallel.replicate(state), start, progress
@@ -145,30 +147,39 @@ def train(
   return records.write_result(config, workdir, plan, result, recorder.seconds, checkpoints)
 
 
+@garbage.uncollected()
 def make_steps(
   config: ml_collections.ConfigDict,
   plan: Plan,
   model: nn.Module,
   optimizer: optax.GradientTransformation,
   schedule: optax.Schedule,
-  feed: Feed,
+  source: Source,
 ) -> TakeSteps:
-  """The training steps, mapped over the devices."""
+  """The training steps, mapped over the devices; they are compiled while the data are read."""
   step = steps.make_train_step(
     model,
     optimizer,
     schedule,
-    fetch_batch=feed.fetch_batch,
+    fetch_batch=feeds.fetch_training_batch(config),
     augment=assemble.make_augment(config),
     steps_per_epoch=plan.steps_per_epoch,
     log_every_steps=config.log.every_steps,
   )
   most = plan.steps_per_execution
   mapped = parallel.map_devices(steps.repeat(step, most), donate=(0,))
+  inputs = feeds.training_shapes(config, source)
+  state = steps.state_shapes(model, optimizer, inputs['image'].shape[1:])
+  wait = compilation.compile_ahead(mapped, *parallel.shapes((state, inputs, np.int32(0))))
 
   def fits(batch_size: int) -> bool:
     return validation.batch_fits(batch_size, config.model.batch_norm_group, jax.device_count())
 
   guarded = memory.guard(mapped, 'config.global_batch_size', config.global_batch_size, fits)
   counts = {count: parallel.replicate(np.int32(count)) for count in range(1, most + 1)}
-  return lambda state, inputs, count: guarded(state, inputs, counts[count])
+
+  def take_steps(state: Tree, inputs: Tree, count: int) -> tuple[Tree, Tree]:
+    wait()
+    return guarded(state, inputs, counts[count])
+
+  return take_steps

@@ -19,6 +19,7 @@ MAY_IMPORT = {
   'validation': {'config', 'errors'},
   'recipes': {'config'},
   'cores': set(),
+  'garbage': set(),
   'onednn': {'cores'},
   'models': {'onednn'},
   'data': {'errors'},
@@ -42,8 +43,8 @@ MAY_IMPORT = {
   'plan': {'errors'},
   'assemble': {'cores', 'errors', 'config', 'models', 'data', 'onednn', 'optim', 'plan'},
   'address': {'errors'},
-  'preflight': {'assemble', 'data', 'plan', 'stop', 'validation', 'workdir'},
-  'steps': {'metrics', 'parallel'},
+  'preflight': {'assemble', 'data', 'models', 'plan', 'stop', 'validation', 'workdir'},
+  'steps': {'metrics', 'models', 'parallel'},
   'feeds': {'assemble', 'cores', 'data', 'errors', 'parallel', 'steps'},
   'evaluation': {'data', 'feeds', 'memory', 'metrics', 'parallel', 'steps'},
   'recorder': {'cluster', 'metrics', 'parallel', 'metric_writer', 'plan', 'progress', 'steps'},
@@ -141,6 +142,20 @@ class ArchitectureTest(parameterized.TestCase):
     )
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     self.assertEqual(out.stdout.strip(), '[]')
+
+  def test_a_network_alone_loads_no_data_sets(self):
+    """A third of the imports of a run, which what only needs a network goes without."""
+    code = (
+      'import sys, bitnet_jax.assemble\n'
+      'print([m for m in ("tensorflow_datasets", "requests", "cv2", "PIL") if m in sys.modules])'
+    )
+    out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    self.assertEqual(out.stdout.strip(), '[]')
+
+  def test_training_loads_no_client_of_the_network(self):
+    code = 'import sys, bitnet_jax.train\nprint("requests" in sys.modules)'
+    out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    self.assertEqual(out.stdout.strip(), 'False')
 
   def test_files_stay_small(self):
     for path in sources():

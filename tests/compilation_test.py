@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from bitnet_jax import onednn, train, trained
+from bitnet_jax import compilation, onednn, parallel, train, trained
 from bitnet_jax.data import prepared
 from tests import fake_run
 
@@ -106,6 +106,35 @@ class LoopTest(parameterized.TestCase):
   def test_the_guard_sees_a_transfer(self):
     with jax.transfer_guard('disallow_explicit'), self.assertRaisesRegex(Exception, 'transfer'):
       jax.device_put(1.0)
+
+
+class CompileAheadTest(absltest.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.compiled = []
+
+    def listen(event, duration, **details):
+      if event == COMPILED:
+        self.compiled.append(details.get('fun_name', ''))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    self.addCleanup(jax.monitoring.clear_event_listeners)
+
+  def test_the_call_finds_the_program(self):
+    for given in ({'x': np.ones(3, np.float32)}, {'x': np.ones((), np.int32)}):
+      mapped = parallel.map_devices(lambda tree: tree['x'] * 3, donate=(0,))
+      placed = parallel.replicate(given)
+      self.compiled.clear()
+      compilation.compile_ahead(mapped, parallel.shapes(given))()
+      self.assertLen(self.compiled, 1)
+      np.testing.assert_array_equal(parallel.read_back(mapped(placed)), given['x'] * 3)
+      self.assertLen(self.compiled, 1)
+
+  def test_a_program_that_cannot_be_compiled_is_told_of_where_it_is_called(self):
+    lowered = mock.Mock()
+    lowered.compile.side_effect = RuntimeError('RESOURCE_EXHAUSTED')
+    compilation.compile_ahead(mock.Mock(lower=lambda: lowered))()
+    lowered.compile.assert_called_once()
 
 
 class KeepProgramsTest(absltest.TestCase):

@@ -10,7 +10,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 from PIL import Image
 
-from bitnet_jax import assemble, errors, feeds, validation
+from bitnet_jax import assemble, errors, feeds, parallel, validation
 from bitnet_jax.data import prepared, sources
 from tests import fake_run
 
@@ -81,6 +81,18 @@ class BothWaysTest(parameterized.TestCase):
         self.assertEqual(got[name].dtype, want[name].dtype)
     stream.close()
 
+  def assert_same_shapes(self, source, *both):
+    """What is known before anything is read is what comes."""
+    for pipeline, feed in zip(('resident', 'stream'), both, strict=True):
+      config = self.config(pipeline)
+      want = parallel.shapes(feeds.training_shapes(config, source))
+      got = feed.inputs_of(1)
+      self.assertEqual(
+        {name: (leaf.shape, leaf.dtype, leaf.sharding) for name, leaf in got.items()},
+        {name: (leaf.shape, leaf.dtype, leaf.sharding) for name, leaf in want.items()},
+      )
+      self.assertIs(feeds.fetch_training_batch(config), feed.fetch_batch)
+
   def test_training(self):
     both = []
     for pipeline in ('resident', 'stream'):
@@ -88,6 +100,7 @@ class BothWaysTest(parameterized.TestCase):
       source = assemble.open_split(config, config.data.train_split)
       both.append(feeds.open_training(config, source))
     self.assertEqual(both[0].num_batches, 3)
+    self.assert_same_shapes(source, *both)
     self.assert_same_batches(*both, range(2, 8))  # From the middle of the first epoch on.
 
   def test_evaluation(self):

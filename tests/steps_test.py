@@ -206,6 +206,24 @@ class TrainStepTest(parameterized.TestCase):
     np.testing.assert_array_equal(again.params['stem_conv']['kernel'], kernel)
     self.assertTrue(np.any(other.params['stem_conv']['kernel'] != kernel))
 
+  @parameterized.parameters((), (3, 5))
+  def test_a_state_begins_as_the_optimizer_says(self, *resets):
+    optimizer = optim.make_optimizer(
+      lambda _: 0.1,
+      momentum=0.9,
+      nesterov=True,
+      weight_decay=0.0,
+      reset_momentum_steps=resets,
+    )
+    state = steps.create_state(make_model(), optimizer, 0, (SIZE, SIZE, 1))
+    want = jax.device_get(optimizer.init(state.params))
+    jax.tree.map(np.testing.assert_array_equal, state.opt_state, want)
+    shapes = steps.state_shapes(make_model(), optimizer, (SIZE, SIZE, 1))
+    self.assertEqual(
+      jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), shapes),
+      jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state),
+    )
+
 
 class EvalStepTest(parameterized.TestCase):
   @parameterized.parameters(8, 16, 24, 40, 64)

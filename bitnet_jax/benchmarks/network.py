@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from bitnet_jax import assemble, metrics, parallel, steps
+from bitnet_jax import assemble, compilation, metrics, parallel, steps
 from bitnet_jax.analysis import counts
 from bitnet_jax.config import CIFAR_MODELS
 from bitnet_jax.models import fold
@@ -44,9 +45,16 @@ class Case:
     self.labels = rng.integers(0, self.num_classes, batch).astype(np.int32)
     self._plan = Plan(_STEPS_PER_EPOCH, round(_STEPS_PER_EPOCH * config.num_epochs))
     self._optimizer, self._schedule = assemble.make_optimizer(config, self._plan)
-    self.state = steps.create_state(
-      self.model(), self._optimizer, config.seed, self.images.shape[1:]
-    )
+
+  @functools.cached_property
+  def state(self) -> steps.TrainState:
+    """Before the first step, as NumPy arrays."""
+    shape = self.images.shape[1:]
+    return steps.create_state(self._model, self._optimizer, self.config.seed, shape)
+
+  @functools.cached_property
+  def _model(self) -> Any:
+    return self.model()
 
   @property
   def variables(self) -> Tree:
@@ -78,7 +86,7 @@ class Case:
       return {**inputs, 'mask': jnp.ones(inputs['label'].shape, jnp.float32)}
 
     step = steps.make_train_step(
-      self.model(),
+      self._model,
       self._optimizer,
       self._schedule,
       fetch_batch=fetch,
@@ -97,9 +105,14 @@ class Case:
   def side(self, count: int = 1) -> Callable[[], float]:
     """Each call takes `count` training steps, as a run would, and gives their seconds."""
     take_steps, inputs = self.take_steps(), self.inputs()
-    state = parallel.replicate(self.state)
     sizes = [min(self.most, count - first) for first in range(0, count, self.most)]
     counts = {size: parallel.replicate(np.int32(size)) for size in set(sizes)}
+    # As in a run, the program is loaded while the first numbers are drawn.
+    fresh = steps.state_shapes(self._model, self._optimizer, self.images.shape[1:])
+    fed = parallel.shapes(fresh), inputs, next(iter(counts.values()))
+    compiled = compilation.compile_ahead(take_steps, *fed)
+    state = parallel.replicate(self.state)
+    compiled()
 
     def run() -> float:
       nonlocal state

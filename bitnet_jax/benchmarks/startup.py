@@ -15,18 +15,19 @@ import ml_collections
 # Reads what is to be trained from stdin; prints the clock when the first step is done.
 _CHILD = """
 import json, sys, time
-from bitnet_jax import compilation, config
-from bitnet_jax.benchmarks.network import Case
-imported = time.time()
-compilation.keep_programs()
-made = config.default_config()
-made.update(json.load(sys.stdin))
-case = Case(made)
-initialised = time.time()
-run = case.side()
+from bitnet_jax import garbage
+with garbage.uncollected():
+  from bitnet_jax import compilation, config
+  from bitnet_jax.benchmarks.network import Case
+  imported = time.time()
+  compilation.keep_programs()
+  made = config.default_config()
+  made.update(json.load(sys.stdin))
+  run = Case(made).side()
+prepared = time.time()
 run()
 first = time.time()
-print(json.dumps([imported, initialised, first, run()]))
+print(json.dumps([imported, prepared, first, run()]))
 """
 
 
@@ -39,7 +40,8 @@ def measure(config: ml_collections.ConfigDict, *, rounds: int) -> dict[str, Any]
 
   Returns:
     A JSON object: seconds from start to first step, and the parts of it, of the first process
-    ('cold') and the median one of those after it ('warm').
+    ('cold') and the median one of those after it ('warm'): imports, what is done before the first
+    step (tracing, drawing the parameters, compiling), that step, and beside it a later one.
   """
   with tempfile.TemporaryDirectory() as folder:
     environment = {**os.environ, 'XDG_CACHE_HOME': folder}
@@ -59,11 +61,11 @@ def _start(config: ml_collections.ConfigDict, environment: dict[str, str]) -> di
     text=True,
     check=True,
   )
-  imported, initialised, first, step = json.loads(out.stdout.splitlines()[-1])
+  imported, prepared, first, step = json.loads(out.stdout.splitlines()[-1])
   return {
     'total': first - start,
     'import': imported - start,
-    'initialise': initialised - imported,
-    'compile': first - initialised - step,
-    'step': step,
+    'prepare': prepared - imported,
+    'first step': first - prepared,
+    'later step': step,
   }

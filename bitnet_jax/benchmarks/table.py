@@ -78,7 +78,7 @@ def _loop(lines: Sequence[dict[str, Any]]) -> str:
 
 
 def _compile(lines: Sequence[dict[str, Any]]) -> str:
-  parts = ('total', 'import', 'initialise', 'compile', 'step')
+  parts = ('total', 'import', 'prepare', 'first step', 'later step')
   header = ['network', 'type', 'batch', 'programs', *(f'{part}, s' for part in parts)]
   rows = [
     [*_case(line), name, *(f'{line["result"][name][part]:.1f}' for part in parts)]

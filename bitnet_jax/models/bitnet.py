@@ -39,6 +39,7 @@ class CifarBitNet(nn.Module):
     num_classes: logits.
     conv: makes a convolution.
     norm: makes a batch norm with ReLU.
+    head: makes the classifier.
 
   Source:
     Table 1.
@@ -50,6 +51,7 @@ class CifarBitNet(nn.Module):
   num_classes: int
   conv: ModuleDef
   norm: ModuleDef
+  head: ModuleDef = layers.Head
 
   @property
   def depth(self) -> int:
@@ -71,7 +73,7 @@ class CifarBitNet(nn.Module):
           strides=2 if stage > 1 and index == 1 else 1,
           name=f'stage{stage}_block{index}',
         )(x, train=train)
-    return layers.Head(self.num_classes, name='head')(x)
+    return self.head(self.num_classes, name='head')(x)
 
 
 class ImagenetBitNet(nn.Module):
@@ -84,6 +86,7 @@ class ImagenetBitNet(nn.Module):
     num_classes: logits.
     conv: makes a convolution.
     norm: makes a batch norm with ReLU.
+    head: makes the classifier.
 
   Source:
     Table 3.
@@ -93,6 +96,7 @@ class ImagenetBitNet(nn.Module):
   num_classes: int
   conv: ModuleDef
   norm: ModuleDef
+  head: ModuleDef = layers.Head
 
   @property
   def depth(self) -> int:
@@ -114,4 +118,4 @@ class ImagenetBitNet(nn.Module):
           strides=2 if stage > 1 and index == 1 else 1,
           name=f'stage{stage}_block{index}',
         )(x, train=train)
-    return layers.Head(self.num_classes, name='head')(x)
+    return self.head(self.num_classes, name='head')(x)

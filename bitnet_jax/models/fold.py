@@ -7,7 +7,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bitnet_jax.models import bitnet, layers, onednn_ops, resnet
@@ -31,8 +30,8 @@ class FoldedConv(layers.Conv):
   def __call__(self, x: jax.Array) -> jax.Array:
     """Convolves `x`, `[batch, height, width, in_features]`."""
     shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-    kernel = self.param('kernel', nn.initializers.zeros, shape, jnp.float32)
-    bias = self.param('bias', nn.initializers.zeros, shape[-1:], jnp.float32)
+    kernel = self.parameter('kernel', nn.initializers.zeros, shape)
+    bias = self.parameter('bias', nn.initializers.zeros, shape[-1:])
     large = x.shape[0] >= _ONEDNN_BATCH
     if self.kernels != 'xla' and large and onednn_ops.runs_conv(self.dtype):
       return onednn_ops.conv_bias(x.astype(self.dtype), kernel, bias, self.strides, self.relu)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
+import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,7 @@ from bitnet_jax.models import norm, onednn_ops, winograd
 Dtype = Any
 
 
+@functools.cache  # Equal layers draw by the same function, which `initialize` counts on.
 def conv_init(mode: str = 'fan_out', filters_per_unit: int = 0) -> nn.initializers.Initializer:
   """Untruncated normal initialisation of a convolution's kernel.
 
@@ -52,6 +55,38 @@ def uniform_init(rng: jax.Array, shape: tuple[int, ...], dtype: Dtype = jnp.floa
   return jax.random.uniform(rng, shape, dtype)
 
 
+class Layer(nn.Module):
+  """A module with parameters of its own."""
+
+  @nn.nowrap
+  def parameter(
+    self, name: str, init: nn.initializers.Initializer, shape: tuple[int, ...]
+  ) -> jax.Array:
+    """The float32 parameter of that name.
+
+    `nn.Module.param` would trace `init` at every use of the module, to compare shapes; that takes
+    as long as to trace the layer itself.
+
+    Raises:
+      ScopeParamShapeError: the parameter that there is has another shape.
+    """
+    if not self.has_variable('params', name):
+      return self.param(name, init, shape, jnp.float32)
+    value: jax.Array = self.get_variable('params', name)
+    if value.shape != shape:
+      raise flax.errors.ScopeParamShapeError(name, '/'.join(self.path), value.shape, shape)
+    return value
+
+  @nn.nowrap
+  def statistic(
+    self, name: str, init: nn.initializers.Initializer, shape: tuple[int, ...]
+  ) -> jax.Array:
+    """The running average of that name, float32; `put_variable` changes it."""
+    return self.variable('batch_stats', name, init, None, shape, jnp.float32).value
+
+
+# Jitted, so that JAX traces and differentiates it once for all layers of the same shapes.
+@functools.partial(jax.jit, static_argnames=('strides',))
 def convolve(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
   """Convolves by XLA's kernels, padded with half the kernel on every side.
 
@@ -73,7 +108,7 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
   )
 
 
-class Conv(nn.Module):
+class Conv(Layer):
   """Convolution without bias, padded as Torch pads: half the kernel on every side.
 
   Input `[batch, height, width, in_features]`, output
@@ -102,45 +137,21 @@ class Conv(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """Convolves `x`, `[batch, height, width, in_features]`."""
     shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-    kernel = self.param(
-      'kernel', conv_init(self.init_mode, self.filters_per_unit), shape, jnp.float32
-    )
+    init = conv_init(self.init_mode, self.filters_per_unit)
+    return self.convolve(x, self.parameter('kernel', init, shape))
+
+  @nn.nowrap
+  def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolves `x` with a kernel `[size, size, in_features, features]`."""
     x = x.astype(self.dtype)
     if self.kernels == 'xla' or not onednn_ops.runs_conv(self.dtype):
       return convolve(x, kernel, self.strides)
-    if self.kernels == 'winograd' and winograd.pays(x, shape, self.strides):
+    if self.kernels == 'winograd' and winograd.pays(x, kernel.shape, self.strides):
       return winograd.conv(x, kernel)
     return onednn_ops.conv(x, kernel, self.strides)
 
 
-def group_layout(local_batch: int, group_size: int, num_devices: int) -> tuple[int, int]:
-  """How batch norm's groups lie on the devices.
-
-  Args:
-    local_batch: examples on one device.
-    group_size: examples that share statistics; 0 for the whole batch of all devices.
-    num_devices: devices along the mapped axis.
-
-  Returns:
-    (groups on a device, devices of a group); one of the two is 1.
-
-  Raises:
-    ValueError: the group neither divides a device's batch nor is a multiple of it that divides
-      the number of devices.
-  """
-  group_size = group_size or local_batch * num_devices
-  if local_batch % group_size == 0:
-    return local_batch // group_size, 1
-  devices = group_size // local_batch
-  if group_size % local_batch == 0 and num_devices % devices == 0:
-    return 1, devices
-  raise ValueError(
-    f'batch norm group of {group_size} does not fit {num_devices} device(s) with {local_batch} '
-    f'examples each; choose a group that divides {local_batch}, or a multiple of it'
-  )
-
-
-class GroupedBatchNorm(nn.Module):
+class GroupedBatchNorm(Layer):
   """Batch norm whose statistics are shared by a fixed number of examples, then an optional ReLU.
 
   Statistics are taken over `group_size` examples whatever the number of devices: over several
@@ -176,49 +187,31 @@ class GroupedBatchNorm(nn.Module):
     """Normalises `x`, `[batch, ..., features]`, by its own (`train`) or the running statistics."""
     shape = (x.shape[-1],)
     scale_init = uniform_init if self.scale_init == 'uniform' else nn.initializers.ones
-    scale = self.param('scale', scale_init, shape, jnp.float32)
-    bias = self.param('bias', nn.initializers.zeros, shape, jnp.float32)
-    running_mean = self.variable('batch_stats', 'mean', jnp.zeros, shape, jnp.float32)
-    running_var = self.variable('batch_stats', 'var', jnp.ones, shape, jnp.float32)
+    scale = self.parameter('scale', scale_init, shape)
+    bias = self.parameter('bias', nn.initializers.zeros, shape)
+    mean = self.statistic('mean', nn.initializers.zeros, shape)
+    var = self.statistic('var', nn.initializers.ones, shape)
+    return self.normalize(x, scale, bias, (mean, var), train)
+
+  @nn.nowrap
+  def normalize(
+    self,
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    running: tuple[jax.Array, jax.Array],
+    train: bool,
+  ) -> jax.Array:
+    """The result; in training, moves the running averages."""
     if not train:
-      multiplier = scale * lax.rsqrt(running_var.value + self.epsilon)
-      y = x.astype(jnp.float32) * multiplier + (bias - running_mean.value * multiplier)
+      multiplier = scale * lax.rsqrt(running[1] + self.epsilon)
+      y = x.astype(jnp.float32) * multiplier + (bias - running[0] * multiplier)
       return (nn.relu(y) if self.relu else y).astype(self.dtype)
-    y, mean, var = self._normalize(x.astype(self.dtype), scale, bias)
-    keep = self.momentum
-    running_mean.value = keep * running_mean.value + (1 - keep) * mean
-    running_var.value = keep * running_var.value + (1 - keep) * var
+    settings = {name: getattr(self, name) for name in norm.SETTINGS}
+    y, mean, var = norm.batch_norm(x.astype(self.dtype), scale, bias, running, **settings)
+    self.put_variable('batch_stats', 'mean', mean)
+    self.put_variable('batch_stats', 'var', var)
     return y
-
-  def _normalize(
-    self, x: jax.Array, scale: jax.Array, bias: jax.Array
-  ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Normalises by group; also the mean over groups of the means and unbiased variances."""
-    num_devices = lax.axis_size(self.axis_name) if self.axis_name else 1
-    groups, devices = group_layout(x.shape[0], self.group_size, num_devices)
-    count = x.size // x.shape[-1] // groups * devices
-    if self.kernels != 'xla' and devices == 1 and onednn_ops.runs_norm(x.dtype, x.shape[-1]):
-      grouped = x.reshape(groups, x.shape[0] // groups, -1, x.shape[-1])
-      y, mean, var = onednn_ops.normalize(grouped, scale, bias, self.epsilon, self.relu)
-    else:
-      y, mean, var = self._normalize_over_devices(x, scale, bias, groups, devices)
-    unbiased = var * (count / max(count - 1, 1))  # what Torch's running average takes
-    return y.reshape(x.shape), mean.mean(axis=0), unbiased.mean(axis=0)
-
-  def _normalize_over_devices(
-    self, x: jax.Array, scale: jax.Array, bias: jax.Array, groups: int, devices: int
-  ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    num_devices = lax.axis_size(self.axis_name) if self.axis_name else 1
-    peers = [list(range(first, first + devices)) for first in range(0, num_devices, devices)]
-
-    def over_devices(value: jax.Array) -> jax.Array:
-      if devices == 1:
-        return value
-      return lax.pmean(value, self.axis_name, axis_index_groups=peers)
-
-    grouped = x.reshape(groups, -1, x.shape[-1])
-    y, mean, var = norm.normalize(grouped, scale, bias, self.epsilon, self.relu, over_devices)
-    return y, mean[:, 0], var[:, 0]
 
 
 def max_pool(x: jax.Array) -> jax.Array:
@@ -226,7 +219,7 @@ def max_pool(x: jax.Array) -> jax.Array:
   return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
 
 
-class Head(nn.Module):
+class Head(Layer):
   """Global average pooling and the classifier, in float32.
 
   Attributes:
@@ -239,6 +232,6 @@ class Head(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps `[batch, height, width, features]` to logits, `[batch, num_classes]`, float32."""
     pooled = x.astype(jnp.float32).mean(axis=(1, 2))
-    kernel = self.param('kernel', head_init, (x.shape[-1], self.num_classes), jnp.float32)
-    bias = self.param('bias', nn.initializers.zeros, (self.num_classes,), jnp.float32)
+    kernel = self.parameter('kernel', head_init, (x.shape[-1], self.num_classes))
+    bias = self.parameter('bias', nn.initializers.zeros, (self.num_classes,))
     return jnp.dot(pooled, kernel) + bias

@@ -13,6 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from bitnet_jax.models import onednn_ops
+
+SETTINGS = ('group_size', 'axis_name', 'relu', 'momentum', 'epsilon', 'kernels')
 # Averages a value over the devices of a group.
 OverDevices = Callable[[jax.Array], jax.Array]
 
@@ -77,3 +80,84 @@ def _backward(epsilon, relu, over_devices, saved, gradients):
 
 
 normalize.defvjp(_forward, _backward)
+
+
+def group_layout(local_batch: int, group_size: int, num_devices: int) -> tuple[int, int]:
+  """How batch norm's groups lie on the devices.
+
+  Args:
+    local_batch: examples on one device.
+    group_size: examples that share statistics; 0 for the whole batch of all devices.
+    num_devices: devices along the mapped axis.
+
+  Returns:
+    (groups on a device, devices of a group); one of the two is 1.
+
+  Raises:
+    ValueError: the group neither divides a device's batch nor is a multiple of it that divides
+      the number of devices.
+  """
+  group_size = group_size or local_batch * num_devices
+  if local_batch % group_size == 0:
+    return local_batch // group_size, 1
+  devices = group_size // local_batch
+  if group_size % local_batch == 0 and num_devices % devices == 0:
+    return 1, devices
+  raise ValueError(
+    f'batch norm group of {group_size} does not fit {num_devices} device(s) with {local_batch} '
+    f'examples each; choose a group that divides {local_batch}, or a multiple of it'
+  )
+
+
+# Jitted, so that JAX traces and differentiates it once for all layers of the same shapes.
+@functools.partial(jax.jit, static_argnames=SETTINGS)
+def batch_norm(
+  x: jax.Array,
+  scale: jax.Array,
+  bias: jax.Array,
+  running: tuple[jax.Array, jax.Array],
+  *,
+  group_size: int,
+  axis_name: str,
+  relu: bool,
+  momentum: float,
+  epsilon: float,
+  kernels: str,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Batch norm in training.
+
+  Args:
+    x: `[batch, ..., features]`, of the type of the result.
+    scale: `[features]`, float32.
+    bias: `[features]`, float32.
+    running: averages of mean and variance, `[features]` each.
+    group_size: these are the fields of `layers.GroupedBatchNorm`.
+    axis_name: see there.
+    relu: see there.
+    momentum: see there.
+    epsilon: see there.
+    kernels: see there.
+
+  Returns:
+    The result, and the two averages with this batch in them.
+  """
+  num_devices = lax.axis_size(axis_name) if axis_name else 1
+  groups, devices = group_layout(x.shape[0], group_size, num_devices)
+  count = x.size // x.shape[-1] // groups * devices
+  if kernels != 'xla' and devices == 1 and onednn_ops.runs_norm(x.dtype, x.shape[-1]):
+    grouped = x.reshape(groups, x.shape[0] // groups, -1, x.shape[-1])
+    y, mean, var = onednn_ops.normalize(grouped, scale, bias, epsilon, relu)
+  else:
+    peers = [list(range(first, first + devices)) for first in range(0, num_devices, devices)]
+
+    def over_devices(value: jax.Array) -> jax.Array:
+      return lax.pmean(value, axis_name, axis_index_groups=peers) if devices > 1 else value
+
+    grouped = x.reshape(groups, -1, x.shape[-1])
+    y, mean, var = normalize(grouped, scale, bias, epsilon, relu, over_devices)
+    mean, var = mean[:, 0], var[:, 0]
+  unbiased = var * (count / max(count - 1, 1))  # what Torch's running average takes
+  keep = momentum
+  running_mean = keep * running[0] + (1 - keep) * mean.mean(axis=0)
+  running_var = keep * running[1] + (1 - keep) * unbiased.mean(axis=0)
+  return y.reshape(x.shape), running_mean, running_var

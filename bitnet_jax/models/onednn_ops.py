@@ -29,7 +29,7 @@ def runs_norm(dtype: jax.typing.DTypeLike, features: int) -> bool:
   return runs_conv(dtype) and features % _CHANNEL_UNIT[_TYPES[jnp.dtype(dtype)]] == 0
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+@functools.partial(jax.jit, static_argnames=('strides',))  # See `layers`.
 def conv(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
   """Convolves, padded with half the kernel on every side.
 
@@ -42,6 +42,11 @@ def conv(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
     `[batch, ceil(height / strides), ceil(width / strides), features]`, of the type of `x`. The
     kernel's gradient is summed and given in float32.
   """
+  return _conv(x, kernel, strides)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _conv(x, kernel, strides):
   result = _conv_result(x, kernel, strides)
   return _conv_call('conv_forward', x, kernel, strides, (x, kernel), result)
 
@@ -67,7 +72,7 @@ def _conv_call(operation, x, kernel, strides, operands, result, ending=()):
 
 
 def _conv_forward(x, kernel, strides):
-  return conv(x, kernel, strides), (x, kernel)
+  return _conv(x, kernel, strides), (x, kernel)
 
 
 def _conv_backward(strides, saved, dy):
@@ -79,7 +84,7 @@ def _conv_backward(strides, saved, dy):
   )
 
 
-conv.defvjp(_conv_forward, _conv_backward)
+_conv.defvjp(_conv_forward, _conv_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))

@@ -29,6 +29,7 @@ class WideResNet(nn.Module):
     conv: makes a convolution.
     norm: makes a batch norm with ReLU.
     shortcut: False for plainnet.
+    head: makes the classifier.
 
   Source:
     Table 1; plainnet-38 of section 4.4.
@@ -41,6 +42,7 @@ class WideResNet(nn.Module):
   conv: ModuleDef
   norm: ModuleDef
   shortcut: bool = True
+  head: ModuleDef = layers.Head
 
   @property
   def depth(self) -> int:
@@ -64,7 +66,7 @@ class WideResNet(nn.Module):
           name=f'stage{stage}_block{index}',
         )(x, train=train)
     x = self.norm(name='final_norm')(x, train=train)
-    return layers.Head(self.num_classes, name='head')(x)
+    return self.head(self.num_classes, name='head')(x)
 
 
 class ResNetB(nn.Module):
@@ -79,6 +81,7 @@ class ResNetB(nn.Module):
     norm: makes a batch norm with ReLU.
     width_factor: times 64, 128, 256 and 512 features; the stem keeps its 64. What Table 4 labels
       "x2" and "x3" are the widths 1.5 and 2.0 of the Wide ResNet paper.
+    head: makes the classifier.
 
   Source:
     Table 4; He et al., 2016.
@@ -89,6 +92,7 @@ class ResNetB(nn.Module):
   conv: ModuleDef
   norm: ModuleDef
   width_factor: float = 1.0
+  head: ModuleDef = layers.Head
 
   @property
   def depth(self) -> int:
@@ -110,4 +114,4 @@ class ResNetB(nn.Module):
           strides=2 if stage > 1 and index == 1 else 1,
           name=f'stage{stage}_block{index}',
         )(x, train=train)
-    return layers.Head(self.num_classes, name='head')(x)
+    return self.head(self.num_classes, name='head')(x)

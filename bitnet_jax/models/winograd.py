@@ -172,7 +172,7 @@ def _divide(x: jax.Array, features: int) -> jax.Array:
   return x.reshape(parts, n // parts, height, width, c)
 
 
-@jax.custom_vjp
+@jax.jit  # See `layers`.
 def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """Convolves, padded with one pixel on every side.
 
@@ -183,6 +183,11 @@ def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
   Returns:
     `[batch, height, width, features]`, float32.
   """
+  return _conv(x, kernel)
+
+
+@jax.custom_vjp
+def _conv(x, kernel):
   height, width = x.shape[1:3]
   features = kernel.shape[-1]
   matrices = _map_kernel(_KERNEL, kernel)
@@ -196,7 +201,7 @@ def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _forward(x, kernel):
-  return conv(x, kernel), (x, kernel)
+  return _conv(x, kernel), (x, kernel)
 
 
 def _backward(saved, dy):
@@ -215,4 +220,4 @@ def _backward(saved, dy):
   return dx.reshape(x.shape), _map_kernel(_KERNEL.T, total)
 
 
-conv.defvjp(_forward, _backward)
+_conv.defvjp(_forward, _backward)

@@ -194,9 +194,10 @@ def unavailable() -> str:
 def _check() -> str:
   """Whether a product of matrices comes out right: a frame of another layout would show here."""
   rng = np.random.default_rng(0)
-  x, kernel = rng.normal(size=(1, 2, 2, 8)), rng.normal(size=(1, 1, 8, 16))
+  sizes = (1, 2, 2, 8), (1, 1, 8, 16)
+  x, kernel = (rng.normal(size=size).astype(np.float32) for size in sizes)
   result = jax.ShapeDtypeStruct((1, 2, 2, 16), jnp.float32)
   name = 'conv_forward f32 1 2 2 8 16 1 1'
   product = jax.jit(lambda *operands: call(name, operands, [result])[0])
-  got = product(jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32))
+  got = product(x, kernel)
   return '' if np.allclose(got, x @ kernel[0, 0], atol=1e-4) else 'it computes wrong results'

@@ -9,6 +9,7 @@ from absl.testing import absltest, parameterized
 
 from bitnet_jax import parallel
 from bitnet_jax.models import layers
+from bitnet_jax.models.norm import group_layout
 
 FEATURES = 3
 
@@ -89,7 +90,7 @@ class GroupLayoutTest(parameterized.TestCase):
     (256, 32, 1, (8, 1)), (16, 0, 8, (1, 8)), (16, 0, 1, (1, 1)), (6, 3, 5, (2, 1)),
   )  # fmt: skip
   def test_layout(self, local_batch, group, devices, want):
-    self.assertEqual(layers.group_layout(local_batch, group, devices), want)
+    self.assertEqual(group_layout(local_batch, group, devices), want)
 
   @parameterized.parameters(
     (8, 3, 1), (8, 16, 1), (8, 12, 4), (8, 24, 4), (8, 64, 4), (6, 4, 2), (5, 10, 3)
@@ -97,7 +98,7 @@ class GroupLayoutTest(parameterized.TestCase):
   def test_misfit_is_named(self, local_batch, group, devices):
     message = f'group of {group} does not fit {devices} device.* {local_batch} examples'
     with self.assertRaisesRegex(ValueError, message):
-      layers.group_layout(local_batch, group, devices)
+      group_layout(local_batch, group, devices)
 
   def test_misfit_in_a_network(self):
     norm = layers.GroupedBatchNorm(group_size=3)
