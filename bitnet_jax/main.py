@@ -54,14 +54,20 @@ def main(_: list[str]) -> int:
   stop.listen()
   with watchdog.Watchdog(config.watch.stall_seconds) as watch, member(config, watch):
     alone = not _COORDINATOR.value
-    with Claim(workdir) if alone or cluster.is_first() else contextlib.nullcontext():
+    with Claim(workdir) if alone or cluster.is_first() else contextlib.nullcontext() as claim:
       # Each is loaded no sooner than it has to be: the next one takes three times as long.
       from bitnet_jax.data import sources
 
       sources.check_there(config.data.name, config.data.dir)
       from bitnet_jax import train
 
-      result = train.train(config, workdir, watch=watch, allowed_changes=allowed)
+      result = train.train(
+        config,
+        workdir,
+        watch=watch,
+        allowed_changes=allowed,
+        check_workdir=claim.check if claim else None,
+      )
   if result:
     print(
       f'test error {result["error"]:.2%} ({result["correct"]}/{result["count"]} right), '
