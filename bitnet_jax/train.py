@@ -91,6 +91,7 @@ def train(
   identity = {
     'num_examples': train_feed.num_examples,
     'class_names': list(train_feed.class_names),
+    'image_shape': list(train_feed.image_shape),
     'manifest': train_feed.fingerprint,
   }
   shared = {'kernels': kernels, 'num_test_examples': test_feed.num_examples}
