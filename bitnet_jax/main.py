@@ -92,13 +92,16 @@ def member(
 
 
 def check_allowed(names: list[str]) -> None:
-  """Raises ConfigError for the first change to allow that is of no field."""
+  """Raises ConfigError for the first change that is of no field, or that nobody may allow."""
   known = {field.name for field in config_lib.FIELDS} | {'data.manifest'}
   for name in names:
     if name not in known:
       raise errors.ConfigError(
         'allow_config_change', name, 'unknown field', config_lib.suggestion(name)
       )
+    if config_lib.is_network(name):
+      remedy = 'take a new --workdir'
+      raise errors.ConfigError('allow_config_change', name, 'a network cannot change', remedy)
 
 
 if __name__ == '__main__':
