@@ -2,9 +2,10 @@
 
 A step's checkpoint holds the training state and a JSON record (configuration, progress). States
 are NumPy trees. Of several processes the first alone opens, reads and writes checkpoints. Beside
-each step lies a SHA-256 manifest, `manifests/STEP.json`, written when the step is complete; a step
-that does not match it is set aside in `damaged/` before Orbax, which reads a file of every step,
-opens any; the newest of the others is used.
+each step lies a SHA-256 manifest, `manifests/STEP.json`, written in a thread when the step is
+complete. At a start the manifests of all steps that are kept are verified, once; a step that does
+not match its own is set aside in `damaged/` before Orbax, which reads a file of every step, opens
+any; the newest of the others is used.
 """
 
 from __future__ import annotations
