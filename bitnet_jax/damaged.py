@@ -9,6 +9,8 @@ import sys
 
 from bitnet_jax import errors, layout, manifest
 
+MISSING = 'is missing'
+
 
 def fault(workdir: pathlib.Path, step: int) -> str:
   """What is wrong with a step, '' if it is what its manifest says; see `manifest.problem`."""
@@ -21,8 +23,14 @@ def lost(steps: list[int], listed: list[int]) -> list[int]:
   return [step for step in listed if step > max(steps, default=-1)]
 
 
+def warn_of_older(step: int, fault: str, used: int | None) -> None:
+  """Says on stderr that an older step is used, and what is wrong with the newer one."""
+  colon = '' if fault == MISSING else ':'
+  warn(f'step {step}{colon} {fault}; using step {used}')
+
+
 def warn(text: str) -> None:
-  """Says on stderr, in one line whatever the names in it, that an older step is used."""
+  """Says something on stderr, in one line whatever the names in it."""
   print('bitnet_jax: warning:', *text.split(), file=sys.stderr)
 
 
@@ -50,7 +58,7 @@ def set_aside(workdir: pathlib.Path) -> set[int]:
     raise _none_whole(directory, f'no step is whole ({found})')
   newest = max(whole, default=None)
   for step in reversed(lost(steps, listed)):
-    warn(f'step {step} is missing; using step {newest}')
+    warn_of_older(step, MISSING, newest)
   for step in sorted(faults.keys() - whole, reverse=True):
     where = f'{layout.DAMAGED}/{_move(workdir, step)}, which may be deleted if nobody needs it'
     text = f'step {step}: {faults[step]}; moved to {where}'

@@ -57,7 +57,7 @@ def load(workdir: str, step: int = 0) -> Trained:
   folder = pathlib.Path(workdir).absolute()
   found, passed_over = _choose(folder, workdir, step)
   for passed, fault in passed_over.items():
-    damaged.warn(f'step {passed}: {fault}; using step {found}')
+    damaged.warn_of_older(passed, fault, found)
   return dataclasses.replace(_restore(folder, found), passed_over=passed_over)
 
 
@@ -71,7 +71,9 @@ def _choose(folder: pathlib.Path, workdir: str, step: int) -> tuple[int, dict[in
     choice = ', '.join(map(str, reversed(steps)))
     problem, remedy = f'not saved in {workdir}', f'choose from {choice}'
     raise errors.CheckpointError('step', step, problem, remedy)
-  passed_over = {} if step else dict.fromkeys(reversed(damaged.lost(steps, listed)), 'is missing')
+  passed_over = (
+    {} if step else dict.fromkeys(reversed(damaged.lost(steps, listed)), damaged.MISSING)
+  )
   for candidate in [step] if step else reversed(steps):
     fault = damaged.fault(folder, candidate)
     if not fault:

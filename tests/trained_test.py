@@ -81,7 +81,7 @@ class TrainedTest(parameterized.TestCase):
     shutil.rmtree(f'{self.workdir}/checkpoints/2')
     network, warning = self.load()
     self.assertEqual((network.step, network.passed_over), (1, {2: 'is missing'}))
-    self.assertEqual(warning, 'bitnet_jax: warning: step 2: is missing; using step 1\n')
+    self.assertEqual(warning, 'bitnet_jax: warning: step 2 is missing; using step 1\n')
 
   def test_nothing_is_taken_from_files_that_nobody_verifies(self):
     for name in ('run.json', 'config.json'):
