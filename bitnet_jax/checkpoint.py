@@ -2,9 +2,10 @@
 
 A step's checkpoint holds the training state and a JSON record (configuration, progress). States
 are NumPy trees. Of several processes the first alone opens, reads and writes checkpoints. Beside
-each step lies a SHA-256 manifest, `manifests/STEP.json`, written when the step is complete; a step
-that does not match it is set aside in `damaged/` before Orbax, which reads a file of every step,
-opens any; the newest of the others is used.
+each step lies a SHA-256 manifest, `manifests/STEP.json`, written in a thread when the step is
+complete. At a start the manifests of all steps that are kept are verified, once; a step that does
+not match its own is set aside in `damaged/` before Orbax, which reads a file of every step, opens
+any; the newest of the others is used.
 """
 
 from __future__ import annotations
@@ -13,34 +14,20 @@ import contextlib
 import pathlib
 import shutil
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers
 
-from bitnet_jax import damaged, errors, manifest
+from bitnet_jax import damaged, errors, layout, manifest, retention
+from bitnet_jax.held import Held
 
 Tree = Any
 
 # Parts of a state that have to be finite. The sums for the logs need not be.
 LEARNED = ('params', 'batch_stats', 'opt_state')
-# Ranks below every evaluated checkpoint. Orbax loses the best one when a metric is missing or NaN.
-NOT_EVALUATED = 2.0
-
-
-def options_of_first() -> ocp.options.MultiprocessingOptions:
-  """Has Orbax work in this process, the first, without waiting for the others."""
-  if jax.process_count() == 1:
-    return ocp.options.MultiprocessingOptions()
-  return ocp.options.MultiprocessingOptions(
-    primary_host=0, active_processes={0}, barrier_sync_key_prefix='first'
-  )
-
-
-def _accuracy(metrics: dict[str, float]) -> float:
-  return -metrics['error']
 
 
 def _shapes(tree: Tree) -> dict[str, str]:
@@ -77,39 +64,35 @@ class Checkpoints:
     directory: where they lie, one folder a step.
   """
 
-  def __init__(self, workdir: str, *, keep_latest: int = 2, keep_best: int = 1):
+  def __init__(
+    self,
+    workdir: str,
+    *,
+    keep_latest: int = 2,
+    keep_best: int = 1,
+    check_workdir: Callable[[], None] | None = None,
+  ):
     """Opens or makes the directory; verifies every step and sets aside those that are damaged.
 
     Args:
       workdir: of the run.
-      keep_latest: newest checkpoints kept; 2 at least, because Orbax deletes the old ones before a
-        new one has its manifest.
+      keep_latest: newest checkpoints kept; 2 at least.
       keep_best: checkpoints of least test error kept beside them; 0 for none.
+      check_workdir: asked before each save, see `workdir.Claim.check`.
 
     Raises:
       CheckpointError: there were steps, and not one of them is whole.
       StorageError: the directories cannot be made, or a damaged step cannot be moved.
     """
     self._workdir = pathlib.Path(workdir).absolute()
-    self.directory = self._workdir / 'checkpoints'
-    self._manifests = self._workdir / 'manifests'
+    self.directory = self._workdir / layout.CHECKPOINTS
+    self._manifests = self._workdir / layout.MANIFESTS
     # Hashed once. Before a read, seconds later under the lock of the work directory, names, kinds
     # and sizes alone are compared again.
     self._verified = damaged.set_aside(self._workdir)
     self._make_directories()
-    policies: list[Any] = [checkpoint_managers.LatestN(max(keep_latest, 2))]
-    if keep_best:
-      policies.append(checkpoint_managers.BestN(get_metric_fn=_accuracy, n=keep_best))
-    options = ocp.CheckpointManagerOptions(
-      best_fn=_accuracy,
-      best_mode='max',
-      preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
-      enable_async_checkpointing=True,
-      cleanup_tmp_directories=True,
-      create=False,
-      multiprocessing_options=options_of_first(),
-    )
     try:
+      options = retention.manager_options(keep_latest, keep_best)
       self._manager = ocp.CheckpointManager(self.directory, options=options)
     except OSError as fault:
       problem, remedy = f'cannot be opened ({_first_line(fault)})', 'make it accessible, run again'
@@ -117,7 +100,8 @@ class Checkpoints:
     except Exception as fault:  # A manifest that was made up vouches for what it cannot read.
       problem, remedy = f'cannot be opened ({_first_line(fault)})', 'take a new --workdir'
       raise errors.CheckpointError('checkpoints', self.directory, problem, remedy) from fault
-    self._identity = self.directory.stat().st_ino
+    self._held = Held(self.directory)
+    self._check_workdir = check_workdir or self._held.check
     self._finisher: threading.Thread | None = None
     self._fault: Exception | None = None
     self._size = 0  # Bytes of the state that is being saved.
@@ -139,7 +123,7 @@ class Checkpoints:
       state=ocp.args.StandardSave(state),
       record=ocp.args.JsonSave({'run': record, 'shapes': _shapes(state)}),
     )
-    metric = error if error is not None and np.isfinite(error) else NOT_EVALUATED
+    metric = error if error is not None and np.isfinite(error) else retention.NOT_EVALUATED
     self.wait()
     self._check_directory()
     check_finite(state, self.latest_step())
@@ -221,6 +205,7 @@ class Checkpoints:
     finally:
       with contextlib.suppress(Exception):  # It raises again what failed, which was told.
         self._manager.close()
+      self._held.close()
 
   def _read(self, step: int) -> dict[str, Any]:
     return self._restore(step, ocp.args.Composite(record=ocp.args.JsonRestore()))['record']
@@ -244,25 +229,19 @@ class Checkpoints:
       return fault
     self._check_directory()
     free = shutil.disk_usage(self._workdir).free
-    needs = f'needs {self._size / 1e6:,.1f} MB, has {free / 1e6:,.1f} MB'
-    if free > 2 * self._size:  # Not for want of room.
-      needs = _first_line(fault)
-    return errors.StorageError(
-      'workdir',
-      self._workdir,
-      f'a checkpoint could not be written: {needs}',
-      'free space, or lower config.checkpoint.keep_latest; steps saved before are whole',
-    )
+    if free <= 2 * self._size:
+      needs = f'needs {self._size / 1e6:,.1f} MB, has {free / 1e6:,.1f} MB'
+      remedy = 'free space, or lower config.checkpoint.keep_latest'
+    else:
+      needs, remedy = _first_line(fault), errors.remedy_of(errors.number_of(fault))
+    problem = f'a checkpoint could not be written: {needs}'
+    remedy += '; steps saved before are whole'
+    return errors.StorageError('workdir', self._workdir, problem, remedy)
 
   def _check_directory(self) -> None:
     """Raises StorageError if the directory is gone; Orbax would make it anew, without the lock."""
-    try:
-      if self.directory.stat().st_ino == self._identity:
-        return
-    except OSError:
-      pass
-    problem = 'it was removed while the run went on'
-    raise errors.StorageError('workdir', self._workdir, problem, 'run the command again')
+    self._check_workdir()
+    self._held.check()
 
   def _make_directories(self) -> None:
     for path in (self._manifests, self.directory):
@@ -285,10 +264,17 @@ class Checkpoints:
 
   def _write_manifests(self) -> None:
     self._check_directory()
-    steps = damaged.steps_on_disk(self.directory)
+    steps = layout.steps_of(self._workdir, layout.CHECKPOINTS)
     for step in steps:
       if not self._manifest(step).exists():
+        self._check_complete(step)
         manifest.write(self.directory / str(step), self._manifest(step))
     for path in self._manifests.glob('*.json'):
       if path.stem not in map(str, steps):
         path.unlink()
+
+  def _check_complete(self, step: int) -> None:
+    """Raises StorageError for a step that Orbax could not restore: no manifest may vouch for it."""
+    if part := layout.missing_part(self.directory / str(step)):
+      problem, remedy = f'was saved without {part}', 'take a --workdir with a plainer path'
+      raise errors.StorageError('checkpoint', self.path(step), problem, remedy)

@@ -106,13 +106,14 @@ def as_user_error(error: BaseException) -> errors.UserError:
 
   Returns:
     `error` itself if it is a `UserError`; a `StorageError` for a full or
-    unwritable disk; else a plain `UserError` that names the line of code.
+    unwritable disk, and for whatever else the system says of a file; else a
+    plain `UserError` that names the line of code.
   """
   if isinstance(error, errors.UserError):
     return error
-  if isinstance(error, OSError) and error.errno in _FULL + _FORBIDDEN:
-    remedy = 'free space there' if error.errno in _FULL else 'choose a place that you may use'
-    return errors.StorageError('file', error.filename or 'unknown', str(error.strerror), remedy)
+  if isinstance(error, OSError) and (error.filename or error.errno in _FULL + _FORBIDDEN):
+    problem, remedy = error.strerror or str(error), errors.remedy_of(error.errno)
+    return errors.StorageError('file', error.filename or 'unknown', problem, remedy)
   if str(error).startswith('RESOURCE_EXHAUSTED'):  # JAX's, which is not imported here.
     problem = f'the memory of a device ran out ({str(error).splitlines()[0][20:]})'
     remedy = 'lower the batch size, or give --config.data.pipeline=stream'

@@ -221,6 +221,16 @@ def default_config() -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(tree).lock()
 
 
+def default_of(name: str) -> Any:
+  """A field's default; None where there is no such field."""
+  return _BY_NAME[name].default if name in _BY_NAME else None
+
+
+def is_network(name: str) -> bool:
+  """Whether a field says which function a network is: all of its section but `model.kernels`."""
+  return name.startswith('model.') and name != 'model.kernels'
+
+
 def set_sizes(config: ml_collections.ConfigDict, row: str) -> None:
   """Sets a CIFAR network's sizes from a table row's key, as '12,4,2' for (d, k, n).
 

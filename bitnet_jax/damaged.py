@@ -5,20 +5,33 @@ from __future__ import annotations
 import contextlib
 import itertools
 import pathlib
-import re
 import sys
 
-from bitnet_jax import errors, manifest
+from bitnet_jax import errors, layout, manifest
 
-_FOLDER = 'damaged'
+MISSING = 'is missing'
 
 
-def steps_on_disk(directory: pathlib.Path) -> list[int]:
-  """Steps that have a folder, whole or not, oldest first."""
-  if not directory.is_dir():
-    return []
-  names = [path.name for path in directory.iterdir()]
-  return sorted(int(name) for name in names if re.fullmatch(r'0|[1-9]\d*', name))  # As Orbax.
+def fault(workdir: pathlib.Path, step: int) -> str:
+  """What is wrong with a step, '' if it is what its manifest says; see `manifest.problem`."""
+  folder, listed = workdir / layout.CHECKPOINTS, workdir / layout.MANIFESTS
+  return manifest.problem(folder / str(step), listed / f'{step}.json')
+
+
+def lost(steps: list[int], listed: list[int]) -> list[int]:
+  """Steps that have a manifest alone and are newer than all others; older ones were deleted."""
+  return [step for step in listed if step > max(steps, default=-1)]
+
+
+def warn_of_older(step: int, fault: str, used: int | None) -> None:
+  """Says on stderr that an older step is used, and what is wrong with the newer one."""
+  colon = '' if fault == MISSING else ':'
+  warn(f'step {step}{colon} {fault}; using step {used}')
+
+
+def warn(text: str) -> None:
+  """Says something on stderr, in one line whatever the names in it."""
+  print('bitnet_jax: warning:', *text.split(), file=sys.stderr)
 
 
 def set_aside(workdir: pathlib.Path) -> set[int]:
@@ -27,35 +40,31 @@ def set_aside(workdir: pathlib.Path) -> set[int]:
   Nothing is deleted: a step that a kill left half deleted looks like one that lost a file.
 
   Raises:
-    CheckpointError: there were steps, and not one of them is whole.
+    CheckpointError: there were steps, and not one of them is whole; or what lies there is not what
+      a run leaves.
     StorageError: they cannot be read or moved.
   """
-  directory, manifests = workdir / 'checkpoints', workdir / 'manifests'
-  try:
-    steps, listed = steps_on_disk(directory), list(manifests.glob('*.json'))
-  except OSError as error:
-    problem = f'cannot be read ({error.strerror or error})'
-    remedy = 'make it readable and run again'
-    raise errors.StorageError('checkpoints', directory, problem, remedy) from error
-  if steps and not manifests.is_dir():
+  directory = workdir / layout.CHECKPOINTS
+  steps, listed = layout.look(workdir)
+  if steps and not (workdir / layout.MANIFESTS).is_dir():
     raise _none_whole(directory, 'not checkpoints of bitnet_jax: there are no manifests')
-  faults = {
-    step: manifest.problem(directory / str(step), manifests / f'{step}.json') for step in steps
-  }
-  whole = {step for step, fault in faults.items() if not fault}
+  faults = {step: fault(workdir, step) for step in steps}
+  whole = {step for step in steps if not faults[step]}
   # Only the first save of a run can be killed and leave a step, but no manifest of any.
   first = len(steps) == 1 and not listed
   if (steps or listed) and not whole and not first:
-    told = [f'step {step}: {fault}' for step, fault in sorted(faults.items(), reverse=True)]
+    told = [f'step {step}: {faults[step]}' for step in reversed(steps) if faults[step]]
     found = ', '.join(told) or 'there are manifests alone'
     raise _none_whole(directory, f'no step is whole ({found})')
   newest = max(whole, default=None)
+  for step in reversed(lost(steps, listed)):
+    warn_of_older(step, MISSING, newest)
   for step in sorted(faults.keys() - whole, reverse=True):
-    where = f'{_FOLDER}/{_move(workdir, step)}, which may be deleted if nobody needs it'
+    where = f'{layout.DAMAGED}/{_move(workdir, step)}, which may be deleted if nobody needs it'
     text = f'step {step}: {faults[step]}; moved to {where}'
     if newest is None or step > newest:
       text += f'; using step {newest}' if whole else '; none is left'
-    print('bitnet_jax: warning:', *text.split(), file=sys.stderr)  # One line, whatever the names.
+    warn(text)
   return whole
 
 
@@ -66,7 +75,7 @@ def _none_whole(directory: pathlib.Path, problem: str) -> errors.CheckpointError
 
 def _move(workdir: pathlib.Path, step: int) -> str:
   """Moves a step and its manifest; gives its name there."""
-  folder, source = workdir / _FOLDER, workdir / 'checkpoints' / str(step)
+  folder, source = workdir / layout.DAMAGED, workdir / layout.CHECKPOINTS / str(step)
   try:
     folder.mkdir(exist_ok=True)
     used = {path.name.split('-')[0] for path in folder.iterdir()}
@@ -74,7 +83,7 @@ def _move(workdir: pathlib.Path, step: int) -> str:
     name = f'{number}-step-{step}'
     source.rename(folder / name)
     with contextlib.suppress(FileNotFoundError):
-      (workdir / 'manifests' / f'{step}.json').rename(folder / f'{name}.json')
+      (workdir / layout.MANIFESTS / f'{step}.json').rename(folder / f'{name}.json')
   except OSError as error:
     problem = f'damaged step {step} cannot be moved to {folder} ({error.strerror or error})'
     remedy = f'move {source} elsewhere'

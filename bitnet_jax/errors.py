@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+import errno
+import os
+from typing import Any, Self
 
 _LONGEST = 500  # Characters of a value that an error repeats; a path may have as many.
+# What to do about a fault of the operating system, by its number.
+_REMEDIES = {
+  (errno.ENOSPC, errno.EDQUOT): 'free space there',
+  (errno.EACCES, errno.EPERM, errno.EROFS): 'choose a place that you may use',
+  (errno.ENOENT,): 'restore it, or name another',
+  (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP): 'move it elsewhere, or name another',
+  (errno.ENOTEMPTY, errno.ESTALE): 'see that nothing else changes what lies there, run it again',
+  (errno.ENAMETOOLONG,): 'name a shorter path',
+  (errno.EFBIG,): 'raise the limit of a file (ulimit -f), or choose another file system',
+  (errno.EMFILE, errno.ENFILE): 'raise the limit of open files (ulimit -n)',
+}
 
 
 class UserError(Exception):
@@ -29,9 +42,41 @@ class UserError(Exception):
     super().__init__(f'{field}={text}: {problem}; {remedy}'.replace('\n', ' '))
     self._parts = (field, text, problem, remedy)
 
+  def named(self, field: str, value: object) -> Self:
+    """The same fault under the name that the user gave what is at fault."""
+    _, _, problem, remedy = self._parts
+    return type(self)(field, value, problem, remedy)
+
+  def inside(self, field: str, value: object) -> Self:
+    """The same fault of something that a field leads to, which is named inside the line."""
+    inner, inner_value, problem, remedy = self._parts
+    return type(self)(field, value, f'{inner} {inner_value}: {problem}', remedy)
+
+  @property
+  def field(self) -> str:
+    """What is at fault."""
+    return self._parts[0]
+
   def __reduce__(self) -> tuple[Any, ...]:
     # A worker process sends it to the one that reports it.
     return type(self), self._parts
+
+
+def remedy_of(number: int | None) -> str:
+  """What to do about a fault of the operating system, given its number."""
+  remedies = (text for numbers, text in _REMEDIES.items() if number in numbers)
+  return next(remedies, 'make it readable and writable, and run it again')
+
+
+def number_of(fault: BaseException) -> int | None:
+  """The number of the fault of the operating system that another fault came of, or tells of."""
+  cause: BaseException | None = fault
+  while cause:
+    if isinstance(cause, OSError) and cause.errno is not None:
+      return cause.errno
+    cause = cause.__cause__ or cause.__context__
+  known = (number for numbers in _REMEDIES for number in numbers)
+  return next((number for number in known if os.strerror(number) in str(fault)), None)
 
 
 def _short(value: object) -> str:

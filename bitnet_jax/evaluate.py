@@ -9,6 +9,8 @@ the error of each class, and a CSV with how often which class was taken for whic
 
 from __future__ import annotations
 
+import errno
+import os
 import pathlib
 import re
 from collections.abc import Iterable, Sequence
@@ -21,6 +23,14 @@ from absl import flags
 from bitnet_jax import cli, errors, validation
 
 Tree = Any
+
+# Fields that a flag of this command changes, and that flag.
+_FLAGS = {
+  'config.data.dir': 'data_dir',
+  'config.eval.batch_size': 'batch_size',
+  'config.eval.resize': 'resize',
+  'config.data.workers': 'workers',
+}
 
 
 def evaluate(
@@ -48,7 +58,7 @@ def evaluate(
   network = trained.load(workdir, step)
   config = network.config
   override(config, **overrides)
-  validation.validate(config)
+  _validate(config, overrides)
   _check_batch(config.eval.batch_size, jax.device_count())
   split = split or config.data.test_split
   feed = feeds.open_evaluation(config, assemble.open_split(config, split), crops=crops)
@@ -56,6 +66,7 @@ def evaluate(
     problem = f'has {len(feed.class_names)} classes, others than the {len(network.class_names)}'
     raise errors.DataError('split', split, f'{problem} of the run', 'name the data set of the run')
   model = assemble.make_model(config, len(network.class_names), parallel.AXIS)
+  folder = _make_folder(workdir)
   run = evaluation.make_evaluator(
     model,
     feed,
@@ -70,8 +81,7 @@ def evaluate(
   counts = {name: values.pop(name) for name in list(values) if np.ndim(values[name])}
   result = {'split': split, 'crops': crops, 'step': network.step, **values}
   result['examples'] = feed.num_examples
-  folder = pathlib.Path(workdir) / 'evaluation'
-  folder.mkdir(exist_ok=True)
+  result['passed_over'] = {str(step): fault for step, fault in network.passed_over.items()}
   stem = re.sub(r'[^\w.%-]+', '_', f'{split}_{crops}crop_step{network.step}')
   records.write_json(folder / f'{stem}.json', result)
   for name, table in (('classes', class_table), ('confusion', confusion_table)):
@@ -91,8 +101,34 @@ def override(
   config.eval.batch_size = batch_size or config.eval.batch_size
   if resize:
     config.eval.resize, config.data.pipeline = resize, 'stream'
+    config.steps_per_execution = 0  # Of training, which alone is not for the stream.
   if workers >= 0:
     config.data.workers = workers
+
+
+def _validate(config: ml_collections.ConfigDict, overrides: dict[str, Any]) -> None:
+  """Raises ConfigError under the name of the flag where one is at fault."""
+  try:
+    validation.validate(config)
+  except errors.ConfigError as error:
+    flag = _FLAGS.get(error.field)
+    if flag is None or flag not in overrides:
+      raise
+    raise error.named(flag, overrides[flag]) from error
+
+
+def _make_folder(workdir: str) -> pathlib.Path:
+  """Where the results will go; said before the work, not after it."""
+  folder = pathlib.Path(workdir) / 'evaluation'
+  try:
+    folder.mkdir(exist_ok=True)
+  except OSError as error:
+    problem, remedy = str(error.strerror), errors.remedy_of(error.errno)
+    raise errors.StorageError('evaluation', folder, problem, remedy) from error
+  if not os.access(folder, os.W_OK):
+    remedy = errors.remedy_of(errno.EACCES)
+    raise errors.StorageError('evaluation', folder, 'cannot be written', remedy)
+  return folder
 
 
 def _check_batch(batch_size: int, num_devices: int) -> None:

@@ -35,7 +35,7 @@ class Run:
   Attributes:
     config: validated.
     environment: of this process, see `records.environment`.
-    data: what the training split is: number of examples, names of the classes, manifest.
+    data: what the training split is: examples, names of the classes, shape, manifest.
     plan: how long the run is.
     checkpoints: of the work directory; None in a process that leaves them to the first.
     recorder: follows the steps.

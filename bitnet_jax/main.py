@@ -54,7 +54,7 @@ def main(_: list[str]) -> int:
   stop.listen()
   with watchdog.Watchdog(config.watch.stall_seconds) as watch, member(config, watch):
     alone = not _COORDINATOR.value
-    with Claim(workdir) if alone or cluster.is_first() else contextlib.nullcontext():
+    with Claim(workdir) if alone or cluster.is_first() else contextlib.nullcontext() as claim:
       with garbage.uncollected():
         # Each is loaded no sooner than it has to be: the next one takes three times as long.
         from bitnet_jax.data import sources
@@ -62,7 +62,13 @@ def main(_: list[str]) -> int:
         sources.check_there(config.data.name, config.data.dir)
         from bitnet_jax import train
 
-      result = train.train(config, workdir, watch=watch, allowed_changes=allowed)
+      result = train.train(
+        config,
+        workdir,
+        watch=watch,
+        allowed_changes=allowed,
+        check_workdir=claim.check if claim else None,
+      )
   if result:
     print(
       f'test error {result["error"]:.2%} ({result["correct"]}/{result["count"]} right), '
@@ -87,13 +93,16 @@ def member(
 
 
 def check_allowed(names: list[str]) -> None:
-  """Raises ConfigError for the first change to allow that is of no field."""
+  """Raises ConfigError for the first change that is of no field, or that nobody may allow."""
   known = {field.name for field in config_lib.FIELDS} | {'data.manifest'}
   for name in names:
     if name not in known:
       raise errors.ConfigError(
         'allow_config_change', name, 'unknown field', config_lib.suggestion(name)
       )
+    if config_lib.is_network(name):
+      remedy = 'take a new --workdir'
+      raise errors.ConfigError('allow_config_change', name, 'a network cannot change', remedy)
 
 
 if __name__ == '__main__':

@@ -36,7 +36,8 @@ def write(folder: pathlib.Path, manifest: pathlib.Path) -> None:
   }
   manifest.parent.mkdir(parents=True, exist_ok=True)
   temporary = manifest.with_name(f'.{manifest.name}.tmp')
-  with temporary.open('w') as file:
+  temporary.unlink(missing_ok=True)
+  with temporary.open('x') as file:  # Never what a link in its place leads to.
     json.dump({'files': files}, file, indent=1)
     file.flush()
     os.fsync(file.fileno())

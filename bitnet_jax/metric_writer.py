@@ -16,6 +16,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 _FLUSH_SECONDS = 10
+_ROWS = 'metrics.jsonl'
 
 
 class MetricWriter:
@@ -33,7 +34,9 @@ class MetricWriter:
       tensorboard: whether to write events too.
       settled: False if the evaluation of that step is made again: its row is dropped too.
     """
-    self._path = pathlib.Path(workdir) / 'metrics.jsonl'
+    self._path = pathlib.Path(workdir) / _ROWS
+    # Rows go to this directory, never to another one that was made at the same path since.
+    self._directory = os.open(workdir, os.O_RDONLY | os.O_DIRECTORY)
     # Not tensorboardX's own writer: its thread dies on a full disk, and whoever writes then waits
     # for ever.
     self._events: EventsWriter | None = None
@@ -60,6 +63,9 @@ class MetricWriter:
     if self._events:
       self._guard(self._events.close)
       self._events = None
+    if self._directory >= 0:
+      os.close(self._directory)
+      self._directory = -1
 
   def _guard(self, function: Any, *arguments: Any) -> bool:
     """Calls `function`; whether it worked."""
@@ -96,7 +102,9 @@ class MetricWriter:
 
   def _append(self, row: dict[str, Any]) -> None:
     content = f'{json.dumps(row)}\n'.encode()
-    with self._path.open('ab', buffering=0) as file:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    descriptor = os.open(_ROWS, flags, 0o666, dir_fd=self._directory)
+    with open(descriptor, 'ab', buffering=0) as file:
       end = file.seek(0, os.SEEK_END)
       if file.write(content) < len(content):
         file.truncate(end)  # The next row would be glued to this half.

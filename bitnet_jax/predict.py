@@ -8,6 +8,8 @@ classes; --csv writes them to a file.
 
 from __future__ import annotations
 
+import errno
+import os
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -52,7 +54,7 @@ def predict(
     logits: Any = folded.apply(variables, inputs, train=False)
     return jax.nn.softmax(logits)
 
-  size = _image_size(workdir, network.config)
+  size = _image_size(workdir, network)
   batch_size = min(_BATCH, len(paths))
   for start in range(0, len(paths), batch_size):
     part = paths[start : start + batch_size]
@@ -64,10 +66,11 @@ def predict(
       yield path, [(network.class_names[i], float(row[i])) for i in best]
 
 
-def _image_size(workdir: str, config: Any) -> int:
+def _image_size(workdir: str, network: Any) -> int:
   from bitnet_jax import trained
 
-  return config.data.image_size or trained.read_run(workdir)['derived']['image_shape'][0]
+  shape = network.image_shape or trained.read_run(workdir)['derived']['image_shape']
+  return network.config.data.image_size or shape[0]
 
 
 def _read(path: str, config: Any, size: int) -> np.ndarray:
@@ -96,8 +99,8 @@ def main(argv: list[str]) -> int:
   if not argv[1:]:
     raise app.UsageError('no image is named')
   table = pathlib.Path(flags.FLAGS.csv)
-  if not table.parent.is_dir():  # Said before the work, not after it.
-    raise errors.ConfigError('csv', table, 'no such directory', 'make it or name another')
+  if flags.FLAGS.csv:
+    _check_table(table)
   rows = []
   for path, classes in predict(flags.FLAGS.workdir, argv[1:], step=flags.FLAGS.step):
     print(f'{path}: ' + ', '.join(f'{name} {share:.1%}' for name, share in classes))
@@ -105,8 +108,23 @@ def main(argv: list[str]) -> int:
   if flags.FLAGS.csv:
     from bitnet_jax import records
 
-    records.write_csv(table, ['image', 'rank', 'class', 'probability'], rows)
+    try:
+      records.write_csv(table, ['image', 'rank', 'class', 'probability'], rows)
+    except OSError as error:
+      problem, remedy = str(error.strerror), errors.remedy_of(error.errno)
+      raise errors.StorageError('csv', table, problem, remedy) from error
   return 0
+
+
+def _check_table(table: pathlib.Path) -> None:
+  """Raises UserError where the table cannot be written: said before the work, not after it."""
+  if not table.parent.is_dir():
+    raise errors.ConfigError('csv', table, 'no such directory', 'make it or name another')
+  if table.is_dir():
+    raise errors.ConfigError('csv', table, 'is a directory', 'name a file')
+  if not os.access(table if table.exists() else table.parent, os.W_OK):
+    remedy = errors.remedy_of(errno.EACCES)
+    raise errors.StorageError('csv', table, 'cannot be written', remedy)
 
 
 if __name__ == '__main__':

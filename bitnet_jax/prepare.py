@@ -7,7 +7,7 @@ of images (train/CLASS/*.jpg), which can also be trained on as it is. Needs a
 network for CIFAR only, and only without --archive_dir; the archives of
 imagenet2012 have to be fetched by hand. Archives are checked against their
 published SHA-256. Safe to interrupt and to run again. --verify compares every
-shard with the manifest that was written beside them.
+file with the manifest that was written beside them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _ARCHIVE_DIR = flags.DEFINE_string(
 _UNOFFICIAL = flags.DEFINE_boolean(
   'unofficial', False, 'Take archives of imagenet2012 with other contents, such as a part of it.'
 )
-_VERIFY = flags.DEFINE_boolean('verify', False, 'Compare SHA-256 of all shards with the manifest.')
+_VERIFY = flags.DEFINE_boolean('verify', False, 'Compare SHA-256 of all files with the manifest.')
 
 
 def main(argv: list[str]) -> None:
@@ -54,6 +54,12 @@ def main(argv: list[str]) -> None:
   said = ('already ' if there else '') + 'prepared' + (' and verified' if _VERIFY.value else '')
   counts = ', '.join(f'{split} {count}' for split, count in splits.items())
   print(f'{builder.name}: {said} in {path} ({counts})')
+  if not shards.describes(shards.read(path)):
+    manifest = f'{path}/{shards.NAME}'
+    print(
+      f'{builder.name}: its manifest, of an earlier version, leaves out the names of the classes; '
+      f'delete {manifest} and run this again to have them compared too'
+    )
 
 
 if __name__ == '__main__':

@@ -34,6 +34,18 @@ PACKAGES = (
   'onednn-cpu-gomp',
 )
 
+# Settings of JAX that decide about bits, or about the numbers that are drawn.
+SETTINGS = (
+  'jax_default_prng_impl',
+  'jax_threefry_partitionable',
+  'jax_default_matmul_precision',
+  'jax_enable_x64',
+  'jax_random_seed_offset',
+)
+# Flags of XLA that are about something else: the number of devices is recorded as such, and where
+# programs are written to is nobody's business.
+_NO_MATTER = ('--xla_force_host_platform_device_count', '--xla_dump')
+
 
 def _version(package: str) -> str:
   try:
@@ -57,13 +69,22 @@ def git_commit() -> str:
     return 'unknown'
 
 
+def settings() -> dict[str, Any]:
+  """What JAX and XLA were told, by the program or by environment variables."""
+  flags = (flag for flag in os.environ.get('XLA_FLAGS', '').split())
+  kept = sorted(flag for flag in flags if not flag.startswith(_NO_MATTER))
+  found = {name: getattr(jax.config, name, None) for name in SETTINGS}
+  return {**found, 'XLA_FLAGS': ' '.join(kept)}
+
+
 def environment() -> dict[str, Any]:
-  """Code, packages, Python and devices of this process, as a JSON object."""
+  """Code, packages, Python, settings and devices of this process, as a JSON object."""
   devices = jax.devices()
   return {
     'commit': git_commit(),
     'python': platform.python_version(),
     'packages': {name: _version(name) for name in PACKAGES},
+    'settings': settings(),
     'platform': devices[0].platform,
     'device_kind': devices[0].device_kind,
     'num_devices': len(devices),

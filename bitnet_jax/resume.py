@@ -36,7 +36,9 @@ OWN_FIELDS = ('init_from', 'data.dir', 'data.workers', 'data.timeout_seconds')
 DATA_CHANGE, _MANIFEST = 'data.manifest', 'manifest'
 # What the bits depend on besides the configuration.
 ENVIRONMENT = (
+  'python',
   'packages',
+  'settings',
   'kernels',
   'repeated',
   'device_kind',
@@ -44,6 +46,8 @@ ENVIRONMENT = (
   'cores',
   'num_processes',
 )
+# Settings of JAX without which the augmentation of an example is not what it was.
+_OF_DRAWS = ('jax_default_prng_impl', 'jax_threefry_partitionable')
 # What checkpoints that do not say so were made with.
 _UNRECORDED = {'repeated': False}
 
@@ -139,18 +143,22 @@ def check_config(
   step: int,
   allowed_changes: Sequence[str],
 ) -> None:
-  """Raises CheckpointError for the first field that changed and may not."""
+  """Raises CheckpointError for the first field that changed and may not.
+
+  A field that is younger than the checkpoint had its default when that was trained.
+  """
   before = dict(config_lib.flatten(saved))
   for name, value in config_lib.flatten(config):
-    old = before.get(name, value)
+    old = before.get(name, config_lib.default_of(name))
     old = tuple(old) if isinstance(old, list) else old
     free = name in FREE_FIELDS or name.split('.')[0] in FREE_SECTIONS
     if name == 'num_epochs' and config.optim.schedule == 'cosine':
       free = False  # The rate of every step depends on it.
-    if old == value or free or name in allowed_changes:
+    network = config_lib.is_network(name)
+    if old == value or free or (name in allowed_changes and not network):
       continue
     remedy = f'restore {old}, or take a new --workdir'
-    if not name.startswith('model.'):
+    if not network:
       remedy += f', or allow it: --allow_config_change={name}'
     raise errors.CheckpointError(
       f'config.{name}', value, f'the checkpoint of step {step} was trained with {old}', remedy
@@ -182,12 +190,16 @@ def warn_of_changes(environment: dict[str, Any], saved: dict[str, Any]) -> None:
     new, old = environment[name], {**_UNRECORDED, **saved}.get(name)
     if new == old or old is None:
       continue
+    changed = ['']
     if isinstance(new, dict) and isinstance(old, dict):
-      names = [key for key in new if new[key] != old.get(key)]
-      old = ', '.join(f'{key} {old.get(key)}' for key in names)
-      new = ', '.join(f'{key} {new[key]}' for key in names)
+      changed = [key for key in new if new[key] != old.get(key)]
+      old = ', '.join(f'{key} {old.get(key)}' for key in changed)
+      new = ', '.join(f'{key} {new[key]}' for key in changed)
+    effect = 'but the bits may differ'
+    if set(changed) & set(_OF_DRAWS):
+      effect = 'but cropped, mirrored and coloured at random in another way'
     print(
       f'bitnet_jax: warning: {name} was {old}, is {new}: the same examples in the same order, '
-      f'but the bits may differ',
+      f'{effect}',
       file=sys.stderr,
     )

@@ -45,6 +45,7 @@ def train(
   watch: watchdog.Watchdog | None = None,
   allowed_changes: Sequence[str] = (),
   wrap_steps: Callable[[TakeSteps], TakeSteps] = lambda take_steps: take_steps,
+  check_workdir: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
   """Trains, or goes on with what `workdir` holds, to the end of the last epoch.
 
@@ -55,6 +56,7 @@ def train(
     watch: told of each step; None for none.
     allowed_changes: fields in which the run may differ from the checkpoint it goes on from.
     wrap_steps: what is called in place of the compiled steps; for benchmarks.
+    check_workdir: raises StorageError where `workdir` is not ours any more; asked before each save.
 
   Returns:
     What `result.json` holds: the test split's error and counts, the step, the time and the
@@ -92,6 +94,7 @@ def train(
   identity = {
     'num_examples': train_feed.num_examples,
     'class_names': list(train_feed.class_names),
+    'image_shape': list(train_feed.image_shape),
     'manifest': train_feed.fingerprint,
   }
   shared = {'kernels': kernels, 'num_test_examples': test_feed.num_examples}
@@ -99,7 +102,12 @@ def train(
   checkpoints = None
   if cluster.is_first():
     keep = config.checkpoint
-    checkpoints = Checkpoints(workdir, keep_latest=keep.keep_latest, keep_best=keep.keep_best)
+    checkpoints = Checkpoints(
+      workdir,
+      keep_latest=keep.keep_latest,
+      keep_best=keep.keep_best,
+      check_workdir=check_workdir,
+    )
   state, progress = resume.restore(
     checkpoints, config, state, environment=environment, data=identity, allowed=allowed_changes
   )
@@ -144,6 +152,8 @@ def train(
     watch.moved('')
   if not checkpoints:
     return {}
+  if check_workdir:
+    check_workdir()
   return records.write_result(config, workdir, plan, result, recorder.seconds, checkpoints)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -13,8 +14,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from bitnet_jax import config as config_lib
-from bitnet_jax import errors, manifest
-from bitnet_jax.checkpoint import options_of_first
+from bitnet_jax import damaged, errors, layout
+from bitnet_jax.retention import options_of_first
 
 Tree = Any
 
@@ -30,12 +31,17 @@ class Trained:
     class_names: in the order of the logits.
     step: steps taken.
     variables: 'params' and 'batch_stats', NumPy arrays.
+    image_shape: (height, width, channels) of what it was trained on; () where an older version
+      left that to `run.json`.
+    passed_over: what is wrong with newer steps, by step.
   """
 
   config: ml_collections.ConfigDict
   class_names: tuple[str, ...]
   step: int
   variables: Tree
+  image_shape: tuple[int, ...] = ()
+  passed_over: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
 
 def load(workdir: str, step: int = 0) -> Trained:
@@ -49,25 +55,31 @@ def load(workdir: str, step: int = 0) -> Trained:
     CheckpointError: no such run or step, or it cannot be read.
   """
   folder = pathlib.Path(workdir).absolute()
-  steps = sorted(
-    (int(path.name) for path in (folder / 'checkpoints').glob('*') if path.name.isdecimal()),
-    reverse=True,
-  )
+  found, passed_over = _choose(folder, workdir, step)
+  for passed, fault in passed_over.items():
+    damaged.warn_of_older(passed, fault, found)
+  return dataclasses.replace(_restore(folder, found), passed_over=passed_over)
+
+
+def _choose(folder: pathlib.Path, workdir: str, step: int) -> tuple[int, dict[int, str]]:
+  """The step to take, and what is wrong with the newer ones."""
+  steps, listed = layout.look(folder)
   if not steps:
-    remedy = 'name the --workdir of a run that has saved a checkpoint'
+    remedy = 'name the work directory of a run that has saved a checkpoint'
     raise errors.CheckpointError('workdir', workdir, 'holds no checkpoints', remedy)
   if step and step not in steps:
-    problem, remedy = f'not saved in {workdir}', f'choose from {", ".join(map(str, steps))}'
+    choice = ', '.join(map(str, reversed(steps)))
+    problem, remedy = f'not saved in {workdir}', f'choose from {choice}'
     raise errors.CheckpointError('step', step, problem, remedy)
-  for candidate in [step] if step else steps:
-    fault = _fault(folder, candidate)
+  passed_over = (
+    {} if step else dict.fromkeys(reversed(damaged.lost(steps, listed)), damaged.MISSING)
+  )
+  for candidate in [step] if step else reversed(steps):
+    fault = damaged.fault(folder, candidate)
     if not fault:
-      return _restore(folder, candidate)
+      return candidate, passed_over
+    passed_over[candidate] = fault
   raise errors.CheckpointError('checkpoint', candidate, fault, 'choose another step or run')
-
-
-def _fault(folder: pathlib.Path, step: int) -> str:
-  return manifest.problem(folder / 'checkpoints' / str(step), folder / 'manifests' / f'{step}.json')
 
 
 def _restore(folder: pathlib.Path, step: int) -> Trained:
@@ -84,9 +96,14 @@ def _restore(folder: pathlib.Path, step: int) -> Trained:
     problem = next(iter(str(error).splitlines()), type(error).__name__)
     raise errors.CheckpointError('checkpoint', step, problem, 'choose another step') from error
   variables = {name: state[name] or {} for name in ('params', 'batch_stats')}
-  class_names = tuple(read_run(str(folder))['derived']['class_names'])
-  config = config_from_json(run['config'])
-  return Trained(config, class_names, step, jax.tree.map(np.asarray, variables))
+  config, data = config_from_json(run['config']), run['data']
+  return Trained(
+    config,
+    tuple(data['class_names']),
+    step,
+    jax.tree.map(np.asarray, variables),
+    tuple(data.get('image_shape', ())),
+  )
 
 
 def transplant(params: Tree, batch_stats: Tree, init_from: str) -> tuple[Tree, Tree]:
@@ -123,11 +140,27 @@ def _shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
 
 
 def load_from(path: str) -> Trained:
-  """Loads `WORKDIR`, or `WORKDIR/checkpoints/STEP`; see `load`."""
-  folder = pathlib.Path(path)
-  if folder.parent.name == 'checkpoints' and folder.name.isdecimal():
-    return load(str(folder.parent.parent), int(folder.name))
-  return load(path)
+  """Loads what `config.init_from` names, `WORKDIR` or `WORKDIR/checkpoints/STEP`.
+
+  Raises:
+    CheckpointError: as `load`, under that field's name; also where the newest step of WORKDIR is
+      not whole. What a run began with must not depend on what had happened to a disk: its
+      configuration names the step, or there is no doubt which it is.
+  """
+  folder = pathlib.Path(path).absolute()
+  step = 0
+  if folder.parent.name == layout.CHECKPOINTS and folder.name.isdecimal():
+    folder, step = folder.parents[1], int(folder.name)
+  try:
+    found, passed_over = _choose(folder, str(folder), step)
+    for passed, fault in passed_over.items():
+      remedy = f'name the step to start from: {folder}/{layout.CHECKPOINTS}/{found}'
+      raise errors.CheckpointError('step', passed, fault, remedy)
+    return _restore(folder, found)
+  except errors.CheckpointError as error:
+    own = error.field == 'workdir'
+    renamed = error.named if own else error.inside
+    raise renamed('config.init_from', path) from error
 
 
 def config_from_json(tree: dict[str, Any]) -> ml_collections.ConfigDict:

@@ -12,9 +12,11 @@ import sys
 from unittest import mock
 
 import numpy as np
+import orbax.checkpoint as ocp
 from absl.testing import absltest, parameterized
 
 from bitnet_jax import checkpoint, errors, manifest
+from bitnet_jax.workdir import Claim
 
 # Files may not grow past 64 KB any more when the second step is saved.
 FULL = """
@@ -167,6 +169,25 @@ class CheckpointTest(parameterized.TestCase):
     self.assertIn('no manifest, so it was not written whole; moved to damaged/0-step-1,', warning)
     self.assertEndsWith(warning, '; none is left\n')
 
+  def test_newest_steps_are_lost(self):
+    self.save(1, 2, 3, 4)
+    for step in (3, 4):
+      shutil.rmtree(self.directory / str(step))
+    self.files(2)[0].unlink()
+    checkpoints, warning = self.reopen()
+    self.assertEqual(checkpoints.latest_step(), 1)
+    lines = warning.splitlines()
+    self.assertEqual(
+      lines[:2], [f'bitnet_jax: warning: step {step} is missing; using step 1' for step in (4, 3)]
+    )
+    self.assertRegex(lines[2], 'step 2: .*; moved to damaged/0-step-2, .*; using step 1$')
+
+  def test_manifest_of_an_older_step_that_was_deleted_is_no_loss(self):
+    """A kill between the two deletions leaves it."""
+    self.save(1, 2)
+    shutil.rmtree(self.directory / '1')
+    self.assertEqual(self.reopen()[1], '')
+
   def refused(self, line):
     """Opening fails, twice and with the same line, and moves nothing: no run begins anew."""
     before = sorted(pathlib.Path(self.workdir).rglob('*'))
@@ -269,10 +290,30 @@ class CheckpointTest(parameterized.TestCase):
     done = subprocess.run(
       [sys.executable, '-c', FULL, self.workdir], capture_output=True, text=True, check=True
     )
-    self.assertRegex(done.stdout, '^workdir=.*: a checkpoint could not be written: .*whole$')
+    self.assertRegex(
+      done.stdout,
+      '^workdir=.*: a checkpoint could not be written: .*; raise the limit of a file .*whole$',
+    )
     self.assertLen(done.stdout.splitlines(), 1)
     _, said = self.reopen()
     self.assertEqual((self.open().latest_step(), said), (1, ''))
+
+  @parameterized.parameters(
+    (OSError(errno.ENOENT, 'No such file or directory', 'x'), 'restore it, or name another'),
+    (OSError(errno.ENOTEMPTY, 'Directory not empty', 'x'), 'see that nothing else changes what'),
+    (ValueError('NOT_FOUND: x [OS error 2: ENOENT No such file or directory]'), 'restore it, or'),
+    (ValueError('x [OS error 122: EDQUOT Disk quota exceeded]'), 'free space there'),
+    (RuntimeError('what nobody foresaw'), 'make it readable and writable, and run it again'),
+  )
+  def test_save_that_fails_with_room_left_asks_for_no_room(self, fault, remedy):
+    checkpoints = self.open()
+    checkpoints.save(1, tree(1), {}, None)
+    checkpoints.wait()
+    with mock.patch.object(ocp.CheckpointManager, 'save', side_effect=fault):
+      line = f'workdir=.*: a checkpoint could not be written: .*; {remedy}.*; steps saved before'
+      with self.assertRaisesRegex(errors.StorageError, line) as caught:
+        checkpoints.save(2, tree(2), {}, None)
+    self.assertNotIn('keep_latest', str(caught.exception))
 
   @parameterized.parameters(errno.EACCES, errno.EIO, errno.ESTALE)
   def test_storage_that_does_not_answer_harms_no_step(self, number):
@@ -337,13 +378,13 @@ class CheckpointTest(parameterized.TestCase):
   def test_digits_of_another_script_are_a_step_to_orbax(self):
     self.save(1)
     (self.directory / '1\u0663').mkdir()
-    with self.assertRaisesRegex(errors.StorageError, 'damaged step 13 cannot be moved'):
-      self.reopen()
+    self.refused('checkpoints=.*/1\u0663: does not belong there; move it out of')
 
   def test_manifest_that_outlived_its_step_is_not_taken_for_that_of_a_new_one(self):
     self.save(1, 2)
     shutil.rmtree(self.directory / '2')
-    checkpoints, _ = self.reopen()
+    checkpoints, warning = self.reopen()
+    self.assertEqual(warning, 'bitnet_jax: warning: step 2 is missing; using step 1\n')
     checkpoints.save(2, tree(20), {}, None)
     checkpoints.close()
     again, warning = self.reopen()
@@ -376,6 +417,22 @@ class CheckpointTest(parameterized.TestCase):
       checkpoints.save(3, bad, {}, None)
     checkpoints.close()
     self.assertEqual(sorted(path.name for path in self.directory.iterdir()), ['1', '2'])
+
+  @parameterized.parameters('', 'checkpoints')
+  def test_directory_that_was_made_anew_gets_no_step(self, name):
+    """The new one often has the number of the old one, if nobody holds that."""
+    workdir = pathlib.Path(self.create_tempdir().full_path, 'run')
+    claim = Claim(str(workdir))
+    self.addCleanup(claim.release)
+    checkpoints = checkpoint.Checkpoints(str(workdir), check_workdir=claim.check)
+    checkpoints.save(1, tree(1), {}, None)
+    checkpoints.wait()
+    shutil.rmtree(workdir / name)
+    (workdir / 'checkpoints').mkdir(parents=True)
+    with self.assertRaisesRegex(errors.StorageError, 'workdir=.*: it was removed while the run'):
+      checkpoints.save(2, tree(2), {}, None)
+    checkpoints.close()
+    self.assertEqual(os.listdir(workdir / 'checkpoints'), [])
 
   def test_damage_while_running_is_found_at_restore(self):
     self.save(1)

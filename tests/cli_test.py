@@ -1,5 +1,6 @@
 """Tests of the boundary that every command starts behind."""
 
+import errno
 import os
 import pathlib
 import subprocess
@@ -221,13 +222,25 @@ class RunTest(parameterized.TestCase):
     self.assertEqual((done.stdout, done.returncode), ("ran  ['a', 'b']\n", 0))
 
 
-class AsUserErrorTest(absltest.TestCase):
+class AsUserErrorTest(parameterized.TestCase):
   def test_keeps_user_error(self):
     error = errors.DivergedError('a', 1, 'b', 'c')
     self.assertIs(cli.as_user_error(error), error)
 
-  def test_missing_file_is_not_a_storage_error(self):
-    error = cli.as_user_error(FileNotFoundError(2, 'No such file', 'x'))
+  @parameterized.parameters(
+    (errno.ENOENT, 'No such file or directory; restore it, or name another'),
+    (errno.EISDIR, 'Is a directory; move it elsewhere, or name another'),
+    (errno.ENOTEMPTY, 'Directory not empty; see that nothing else changes what lies there, run it'),
+    (errno.EIO, 'Input/output error; make it readable and writable, and run it again'),
+    (errno.ENOSPC, 'No space left on device; free space there'),
+  )
+  def test_fault_of_a_file_names_it_and_what_helps(self, number, line):
+    error = cli.as_user_error(OSError(number, os.strerror(number), 'x'))
+    self.assertStartsWith(str(error), f'file=x: {line}')
+    self.assertEqual((type(error), error.exit_code), (errors.StorageError, 6))
+
+  def test_fault_of_no_file_is_our_own(self):
+    error = cli.as_user_error(OSError(errno.EIO, 'Input/output error'))
     self.assertEqual((type(error), error.exit_code), (errors.UserError, 1))
 
   def test_read_only_disk(self):

@@ -1,17 +1,21 @@
 """The evaluation command against a plain NumPy rendering of it."""
 
+import contextlib
 import csv
+import io
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
+from unittest import mock
 
 import numpy as np
 from absl.testing import absltest, parameterized
 from PIL import Image
 
-from bitnet_jax import assemble, errors, evaluate, predict
+from bitnet_jax import assemble, errors, evaluate, evaluation, predict, validation
 from bitnet_jax.data import arrays, crop, prepared, sources
 from tests import fake_run
 
@@ -125,6 +129,50 @@ class EvaluateTest(EvaluateTestCase):
     with self.assertRaisesRegex(kind, line):
       evaluate.evaluate(self.workdir, **options)
 
+  @parameterized.parameters(
+    ({'batch_size': 2**21}, '^batch_size=2097152: out of range; use a value from 1 to'),
+    ({'workers': 5000}, '^workers=5000: out of range; use a value from -1 to 1024'),
+    ({'resize': 10000}, '^resize=10000: out of range; use a value from 0 to 8192'),
+  )
+  def test_flag_at_fault_is_named_as_it_was_given(self, options, line):
+    with self.assertRaisesRegex(errors.ConfigError, line):
+      evaluate.evaluate(self.workdir, **options)
+
+  def test_run_of_several_steps_a_call_can_be_resized(self):
+    """The stream, which resizes, has no such calls in training."""
+    made = fake_run.make_config(self.data_dir, steps_per_execution=10)
+    evaluate.override(made, resize=9)
+    validation.validate(made)
+    self.assertEqual((made.data.pipeline, made.eval.resize), ('stream', 9))
+
+  @parameterized.parameters('file', 'link')
+  def test_results_that_cannot_be_written_are_said_before_the_work(self, kind):
+    with tempfile.TemporaryDirectory() as workdir:
+      shutil.copytree(self.workdir, workdir, dirs_exist_ok=True)
+      place = pathlib.Path(workdir, 'evaluation')
+      shutil.rmtree(place, ignore_errors=True)
+      if kind == 'file':
+        place.touch()
+      else:
+        place.symlink_to('nowhere')
+      work = self.enterContext(mock.patch.object(evaluation, 'make_evaluator'))
+      line = f'evaluation={place}: File exists; move it elsewhere, or name another'
+      with self.assertRaisesRegex(errors.StorageError, line) as caught:
+        evaluate.evaluate(workdir)
+      self.assertEqual(caught.exception.exit_code, 6)
+      work.assert_not_called()
+
+  def test_older_step_than_the_newest_is_told_and_written_down(self):
+    with tempfile.TemporaryDirectory() as workdir:
+      shutil.copytree(self.workdir, workdir, dirs_exist_ok=True)
+      pathlib.Path(workdir, 'checkpoints', '2', 'metrics', 'metrics').unlink()
+      with contextlib.redirect_stderr(io.StringIO()) as stderr:
+        result = evaluate.evaluate(workdir)
+      written = json.loads(pathlib.Path(result['file']).read_text())
+    fault = 'metrics/metrics is missing'
+    self.assertEqual(stderr.getvalue(), f'bitnet_jax: warning: step 2: {fault}; using step 1\n')
+    self.assertEqual((written['step'], written['passed_over']), (1, {'2': fault}))
+
   def test_data_of_other_classes(self):
     with tempfile.TemporaryDirectory() as root, tempfile.TemporaryDirectory() as workdir:
       for split in ('train', 'test'):
@@ -199,20 +247,25 @@ class PredictTest(EvaluateTestCase):
       [(path, '1', str(label)) for path, label in zip(self.paths, best, strict=False)],
     )
 
-  def test_table_in_a_directory_that_is_not_there(self):
+  @parameterized.parameters(
+    ('{}/absent/out.csv', 2, 'no such directory; make it or name another'),
+    ('{}', 2, 'is a directory; name a file'),
+    ('/dev/full', 6, 'No space left on device; free space there'),
+  )
+  def test_table_that_cannot_be_written(self, path, code, line):
+    path = path.format(self.folder)
     done = subprocess.run(
       [
         *(sys.executable, '-m', 'bitnet_jax.predict', f'--workdir={self.workdir}'),
-        *(self.paths[0], f'--csv={self.folder}/absent/out.csv'),
+        *(self.paths[0], f'--csv={path}'),
       ],
       cwd=_ROOT,
       capture_output=True,
       text=True,
       check=False,
     )
-    line = f'csv={self.folder}/absent/out.csv: no such directory; make it or name another'
-    self.assertEqual((done.returncode, done.stdout), (2, ''))
-    self.assertEqual(done.stderr, f'bitnet_jax: error: {line}\n')
+    self.assertEqual(done.stderr, f'bitnet_jax: error: csv={path}: {line}\n')
+    self.assertEqual((done.returncode, bool(done.stdout)), (code, code == 6))
 
   def test_unreadable_image(self):
     for name, line in (('absent.png', 'No such file'), ('text.png', 'neither a JPEG nor a PNG')):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bitnet_jax import assemble, config, parallel, records, steps
+from bitnet_jax import assemble, config, parallel, records, resume, steps
 from bitnet_jax.checkpoint import Checkpoints
 from bitnet_jax.data import sources
 from bitnet_jax.plan import make_plan
@@ -37,7 +37,7 @@ def make_run(workdir, made, seeds=(0,)):
     state = steps.create_state(model, optimizer, seed, derived['image_shape'])
     # Running averages that differ from those that every network begins with.
     state.batch_stats['stage1_block1'] = _shifted(state.batch_stats['stage1_block1'], seed)
-    record = {'config': made.to_dict(), 'environment': environment, 'seconds': 0, 'settled': True}
+    record = resume.make_record(made, environment, derived, resume.Progress())
     checkpoints.save(step, state, record, None)
     states.append(state)
   checkpoints.close()

@@ -26,6 +26,7 @@ class Source:
   channels: int = 1
   image_size: int = 8
   fingerprint: str = 'f'
+  hashed: bool = True
 
   def __len__(self):
     return 20

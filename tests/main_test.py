@@ -66,6 +66,12 @@ class MainTest(parameterized.TestCase):
       2,
       'allow_config_change=sede: unknown field; did you mean config.seed?',
     ),
+    (
+      (DIGITS, '--allow_config_change=model.width', '--workdir=w'),
+      2,
+      'allow_config_change=model.width: a network cannot change; take a new --workdir',
+    ),
+    ((DIGITS, '--workdir=/tmp/a[1]'), 6, 'workdir=/tmp/a[1]: checkpoints in /tmp/a[1] could not'),
     ((DIGITS, '--workdir=/dev/null/w'), 6, 'workdir=/dev/null/w: Not a directory'),
     ((DIGITS, f'--workdir={ROOT}/setup.cfg'), 6, f'workdir={ROOT}/setup.cfg: File exists'),
   )

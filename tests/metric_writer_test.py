@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import resource
+import shutil
 
 from absl.testing import absltest, parameterized
 from tensorboard.backend.event_processing import event_accumulator
@@ -90,6 +91,16 @@ class MetricWriterTest(parameterized.TestCase):
       writer.write('train', 2, {'loss': 1.0})
     self.assertLen(stderr.getvalue().splitlines(), 1)
     self.assertIn('metrics are not written', stderr.getvalue())
+
+  def test_directory_that_was_made_anew_gets_no_rows(self):
+    writer = self.open(tensorboard=False)
+    writer.write('train', 1, {'loss': 1.0})
+    shutil.rmtree(self.workdir)
+    os.mkdir(self.workdir)
+    with contextlib.redirect_stderr(io.StringIO()) as stderr:
+      writer.write('train', 2, {'loss': 1.0})
+    self.assertEqual(os.listdir(self.workdir), [])
+    self.assertRegex(stderr.getvalue(), '^bitnet_jax: warning: metrics are not written: .*\n$')
 
   def test_full_disk_is_reported_once_and_what_was_written_stays_whole(self):
     """A limit on the size of files stands for the disk: it ends a write in the middle of a row."""

@@ -1,6 +1,7 @@
 """Tests of the command that prepares data sets."""
 
 import fcntl
+import json
 import os
 import pathlib
 import re
@@ -64,6 +65,19 @@ class PrepareTest(parameterized.TestCase):
       self.assertEqual(done.stdout, f'digits: {said} in {path} (train 1437, test 360)\n')
       self.assertEqual((done.stderr, done.returncode), ('', 0))
     self.assertLen(sources.open_source('digits', 'train', self.directory), 1437)
+    # As the first version left it.
+    manifest = pathlib.Path(path, 'manifest.json')
+    content = json.loads(manifest.read_text())
+    content['files'] = {k: v for k, v in content['files'].items() if '.array_record' in k}
+    manifest.write_text(json.dumps(content))
+    done = self.call('--dataset=digits', f'--data_dir={self.directory}', '--verify')
+    said, advice = done.stdout.splitlines()
+    self.assertIn('digits: already prepared and verified in', said)
+    self.assertEqual(
+      advice,
+      'digits: its manifest, of an earlier version, leaves out the names of the classes; '
+      f'delete {manifest} and run this again to have them compared too',
+    )
 
   @parameterized.parameters((signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130))
   def test_stopped_in_the_middle_then_again(self, number, code):

@@ -3,7 +3,9 @@
 import json
 import os
 import pathlib
+from unittest import mock
 
+import jax
 import numpy as np
 from absl.testing import absltest
 
@@ -34,6 +36,21 @@ class RecordsTest(absltest.TestCase):
     self.assertEqual(run['num_devices'], 8)
     self.assertEqual(run['platform'], 'cpu')
     self.assertNoCredentials(run)
+
+  def test_settings_are_those_that_bits_depend_on(self):
+    flags = (
+      '--xla_dump_to=/home/someone --xla_b=2 --xla_force_host_platform_device_count=8 --xla_a=1'
+    )
+    with (
+      mock.patch.dict(os.environ, XLA_FLAGS=flags),
+      jax.default_matmul_precision('highest'),
+      jax.default_prng_impl('rbg'),
+    ):
+      found = records.environment()['settings']
+    self.assertEqual(found['XLA_FLAGS'], '--xla_a=1 --xla_b=2')
+    self.assertEqual(found['jax_default_matmul_precision'], 'highest')
+    self.assertEqual(found['jax_default_prng_impl'], 'rbg')
+    self.assertEqual(json.loads(json.dumps(found)), found)
 
   def test_json_is_replaced_whole(self):
     workdir = self.create_tempdir().full_path

@@ -3,10 +3,11 @@
 import contextlib
 import io
 
+import jax
 from absl.testing import absltest, parameterized
 
 from bitnet_jax import config as config_lib
-from bitnet_jax import errors, resume
+from bitnet_jax import errors, records, resume
 
 DATA = {'num_examples': 1437, 'class_names': ['0', '1'], 'manifest': 'aa'}
 
@@ -41,6 +42,31 @@ class ConfigTest(parameterized.TestCase):
     self.assertNotIn('allow', str(caught.exception))
 
   @parameterized.parameters(
+    ('model.width', 8),
+    ('model.dtype', 'bfloat16'),
+    ('model.batch_norm_epsilon', 1e-3),
+    ('model.conv_init', 'fan_in'),
+  )
+  def test_network_is_not_even_changed_where_that_is_allowed(self, name, value):
+    """Shapes that agree are no sign of the same function."""
+    with self.assertRaisesRegex(errors.CheckpointError, f'config.{name}={value}: .* a new --workd'):
+      self.check(name, value, allowed=[name])
+
+  def test_kernels_are_no_part_of_the_network(self):
+    self.check('model.kernels', 'xla')
+
+  def test_field_that_the_checkpoint_lacks_had_its_default(self):
+    saved = config_lib.default_config().to_dict()
+    del saved['augment']['jitter']
+    config = config_lib.default_config()
+    resume.check_config(config, saved, 7, ())
+    config.augment.jitter = 0.4
+    with self.assertRaisesRegex(
+      errors.CheckpointError, 'config.augment.jitter=0.4: .* trained with 0.0; restore 0.0, or'
+    ):
+      resume.check_config(config, saved, 7, ())
+
+  @parameterized.parameters(
     ('num_epochs', 300.0), ('data.workers', 3), ('eval.batch_size', 100), ('log.every_steps', 7)
   )
   def test_is_free(self, name, value):
@@ -73,7 +99,10 @@ class DataTest(absltest.TestCase):
 
 class EnvironmentTest(absltest.TestCase):
   def test_says_what_differs(self):
+    settings = {'jax_default_matmul_precision': None, 'XLA_FLAGS': ''}
     before = {
+      'python': '3.11.9',
+      'settings': settings,
       'packages': {'jax': '0.10.2', 'numpy': '2.4.6'},
       'kernels': 'xla',
       'repeated': False,
@@ -84,17 +113,43 @@ class EnvironmentTest(absltest.TestCase):
     }
     packages = {'jax': '0.12.0', 'numpy': '2.4.6'}
     now = before | {'packages': packages, 'kernels': 'onednn', 'num_devices': 2}
+    now |= {'python': '3.12.3', 'settings': settings | {'XLA_FLAGS': '--xla_cpu_fast=true'}}
     with contextlib.redirect_stderr(io.StringIO()) as stderr:
       resume.warn_of_changes(now, before)
     lines = stderr.getvalue().splitlines()
-    self.assertLen(lines, 3)
-    self.assertIn('packages was jax 0.10.2, is jax 0.12.0: the same examples', lines[0])
-    self.assertIn('kernels was xla, is onednn', lines[1])
-    self.assertIn('num_devices was 1, is 2', lines[2])
+    self.assertLen(lines, 5)
+    for line, text in zip(
+      lines,
+      (
+        'python was 3.11.9, is 3.12.3',
+        'packages was jax 0.10.2, is jax 0.12.0',
+        'settings was XLA_FLAGS , is XLA_FLAGS --xla_cpu_fast=true',
+        'kernels was xla, is onednn',
+        'num_devices was 1, is 2',
+      ),
+      strict=True,
+    ):
+      order = 'the same examples in the same order, but the bits may differ'
+      self.assertEqual(line, f'bitnet_jax: warning: {text}: {order}')
+
+  def test_other_random_numbers_are_another_augmentation(self):
+    now = dict.fromkeys(resume.ENVIRONMENT, 1) | records.environment()
+    with jax.default_prng_impl('rbg'), jax.threefry_partitionable(False):
+      other = {**now, **records.environment()}
+    with contextlib.redirect_stderr(io.StringIO()) as stderr:
+      resume.warn_of_changes(now, now)
+      resume.warn_of_changes(other, now)
+    self.assertEqual(
+      stderr.getvalue(),
+      'bitnet_jax: warning: settings was jax_default_prng_impl threefry2x32, '
+      'jax_threefry_partitionable True, is jax_default_prng_impl rbg, jax_threefry_partitionable '
+      'False: the same examples in the same order, but cropped, mirrored and coloured at random in '
+      'another way\n',
+    )
 
   def test_older_checkpoints_are_of_single_steps(self):
-    before = dict.fromkeys(resume.ENVIRONMENT, 1) | {'packages': {}}
-    older = {name: value for name, value in before.items() if name != 'repeated'}
+    before = dict.fromkeys(resume.ENVIRONMENT, 1) | {'packages': {}, 'settings': {}}
+    older = {k: value for k, value in before.items() if k not in ('repeated', 'settings')}
     for repeated in (False, True):
       with contextlib.redirect_stderr(io.StringIO()) as stderr:
         resume.warn_of_changes(before | {'repeated': repeated}, older)

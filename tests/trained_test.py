@@ -1,6 +1,7 @@
 """Loading what a run left, and starting another from it."""
 
 import contextlib
+import io
 import json
 import pathlib
 import shutil
@@ -57,14 +58,58 @@ class TrainedTest(parameterized.TestCase):
     content[len(content) // 2] ^= 1
     largest.write_bytes(content)
 
+  def load(self):
+    """The newest step that is whole, with what it printed to stderr."""
+    with contextlib.redirect_stderr(io.StringIO()) as stderr:
+      return trained.load(self.workdir), stderr.getvalue()
+
   def test_damaged_step(self):
+    self.assertEqual(self.load()[1], '')
     self.damage(2)
-    self.assertEqual(trained.load(self.workdir).step, 1)
+    network, warning = self.load()
+    self.assertEqual((network.step, list(network.passed_over)), (1, [2]))
+    fault = network.passed_over[2]
+    self.assertStartsWith(fault, 'sha256 mismatch in state/')
+    self.assertEqual(warning, f'bitnet_jax: warning: step 2: {fault}; using step 1\n')
     with self.assertRaisesRegex(errors.CheckpointError, 'checkpoint=2: sha256 mismatch in'):
       trained.load(self.workdir, 2)
     self.damage(1)
     with self.assertRaisesRegex(errors.CheckpointError, 'checkpoint=1: sha256 mismatch in'):
       trained.load(self.workdir)
+
+  def test_lost_step(self):
+    shutil.rmtree(f'{self.workdir}/checkpoints/2')
+    network, warning = self.load()
+    self.assertEqual((network.step, network.passed_over), (1, {2: 'is missing'}))
+    self.assertEqual(warning, 'bitnet_jax: warning: step 2 is missing; using step 1\n')
+
+  def test_nothing_is_taken_from_files_that_nobody_verifies(self):
+    for name in ('run.json', 'config.json'):
+      pathlib.Path(self.workdir, name).write_text('{"derived": {"class_names": ["swapped"]}}')
+    network = trained.load(self.workdir)
+    self.assertEqual(network.class_names, tuple('0123456789'))
+    self.assertEqual(network.image_shape, (8, 8, 1))
+
+  def test_a_new_run_starts_from_the_newest_step_or_from_a_named_one(self):
+    """What it began with must not depend on what happened to a disk."""
+    self.damage(2)
+    line = f'config.init_from={self.workdir}: step 2: sha256 mismatch in .*; name the step to start'
+    named = f'{self.workdir}/checkpoints/1'
+    with self.assertRaisesRegex(errors.CheckpointError, f'{line} from: {named}$') as caught:
+      trained.load_from(self.workdir)
+    self.assertEqual(caught.exception.exit_code, 4)
+    self.assertEqual(trained.load_from(named).step, 1)
+
+  @parameterized.parameters(
+    ('{}/absent', ': holds no checkpoints; name the work directory of a run'),
+    ('{}/checkpoints/7', ': step 7: not saved in .*; choose from 2, 1'),
+    ('{}/checkpoints/2', ': checkpoint 2: sha256 mismatch in .*; choose another step'),
+  )
+  def test_bad_start_is_named_by_its_field(self, path, line):
+    self.damage(2)
+    path = path.format(self.workdir)
+    with self.assertRaisesRegex(errors.CheckpointError, f'^config.init_from={path}{line}'):
+      trained.load_from(path)
 
   def test_path_of_a_step(self):
     path = f'{self.workdir}/checkpoints/1'
@@ -119,7 +164,7 @@ class TrainedTest(parameterized.TestCase):
   def test_absent(self):
     for path in ('/absent', self.data_dir):
       with self.assertRaisesRegex(
-        errors.CheckpointError, 'holds no checkpoints; name the --workdir'
+        errors.CheckpointError, 'holds no checkpoints; name the work directory'
       ):
         trained.load(path)
 

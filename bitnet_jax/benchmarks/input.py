@@ -44,6 +44,7 @@ class MemorySource:
   channels: int = 3
   image_size: int = 0
   fingerprint: str = ''
+  hashed: bool = True
 
   def __len__(self) -> int:
     return len(self.encoded)

@@ -1,12 +1,15 @@
-"""The manifest of a prepared data set: examples of each split, size and SHA-256 of each shard.
+"""The manifest of a prepared data set: examples of each split, size and SHA-256 of each file.
 
-`prepare` writes it beside the shards. Sizes and names are compared whenever the set is opened;
-training compares the hashes of small sets too, and of large ones where it is asked to
-(`config.data.verify`), as does `prepare --verify`.
+`prepare` writes it beside the shards and the few small files that describe them, names of classes
+among these. Sizes and names are compared whenever the set is opened, and the hashes of the small
+files; training compares those of the shards of small sets too, and of large ones where it is asked
+to (`config.data.verify`), as does `prepare --verify`. Manifests of an earlier version list shards
+alone; they are taken as they are.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import json
 import os
@@ -20,10 +23,13 @@ from bitnet_jax import errors
 
 NAME = 'manifest.json'
 _BLOCK = 1 << 20
+_SHARDS = '*.array_record*'
+# What tfds reads of a data set beside its shards.
+_DESCRIPTIONS = ('dataset_info.json', 'features.json', '*.labels.txt')
 
 
 def write(directory: str, splits: dict[str, int], *, show: bool = False) -> None:
-  """Hashes all shards and writes the manifest, in one move.
+  """Hashes all files and writes the manifest, in one move.
 
   Args:
     directory: of the data set's version.
@@ -32,11 +38,11 @@ def write(directory: str, splits: dict[str, int], *, show: bool = False) -> None
   """
   files = {
     path.name: {'bytes': path.stat().st_size, 'sha256': sha256(path)}
-    for path in _bar(_shards(directory), show)
+    for path in _bar(_found(directory, _SHARDS, *_DESCRIPTIONS), show)
   }
   content = {'format': 1, 'splits': splits, 'files': files}
   temporary = pathlib.Path(directory, f'.{NAME}.tmp')
-  temporary.write_text(json.dumps(content, indent=2) + '\n')
+  temporary.write_text(_text(content))
   os.replace(temporary, pathlib.Path(directory, NAME))
 
 
@@ -64,21 +70,38 @@ def check(
   for split, count in content['splits'].items():
     if splits.get(split) != count:
       _fail(directory, f'{split} has {splits.get(split)} examples, the manifest says {count}')
-  for path in _shards(directory):
-    if path.name not in content['files']:
+  listed = content['files']
+  expected = (_SHARDS, *_DESCRIPTIONS) if describes(content) else (_SHARDS,)
+  for path in _found(directory, *expected):
+    if path.name not in listed:
       _fail(path, 'is not in the manifest')
-  hashes = sum(entry['bytes'] for entry in content['files'].values()) <= hash_bytes
-  for name, entry in _bar(content['files'].items(), hashes):
-    path = pathlib.Path(directory, name)
-    if not path.is_file():
-      _fail(path, 'is missing')
-    size = path.stat().st_size
-    if size != entry['bytes']:
-      _fail(path, f'has {size} bytes, the manifest says {entry["bytes"]}')
-    if hashes and (found := sha256(path)) != entry['sha256']:
-      _fail(path, f'has SHA-256 {found}, the manifest says {entry["sha256"]}')
+  shards = _shards(listed)
+  for name in sorted(listed.keys() - shards.keys()):
+    _check_file(pathlib.Path(directory, name), listed[name], hashes=True)
+  hashes = sum(entry['bytes'] for entry in shards.values()) <= hash_bytes
+  for name, entry in _bar(shards.items(), hashes):
+    _check_file(pathlib.Path(directory, name), entry, hashes=hashes)
     if hashes and stop():
       return
+
+
+def fingerprint(directory: str) -> str:
+  """SHA-256 of what the examples are, the same whatever version of this package described them.
+
+  It is that of a manifest of the shards alone. Names of classes are compared by themselves, and
+  the other descriptions say nothing of an example.
+
+  Raises:
+    DataError: there is no manifest, or it is damaged.
+  """
+  content = read(directory)
+  text = _text({**content, 'files': _shards(content['files'])})
+  return hashlib.sha256(text.encode()).hexdigest()
+
+
+def describes(content: dict[str, Any]) -> bool:
+  """Whether a manifest lists the files that describe the shards, names of classes among them."""
+  return len(_shards(content['files'])) < len(content['files'])
 
 
 def read(directory: str) -> dict[str, Any]:
@@ -137,12 +160,31 @@ def sha256(path: str | os.PathLike[str], *, show: bool = False) -> str:
   return digest.hexdigest()
 
 
-def _shards(directory: str) -> list[pathlib.Path]:
-  return sorted(pathlib.Path(directory).glob('*.array_record*'))
+def _check_file(path: pathlib.Path, entry: dict[str, Any], *, hashes: bool) -> None:
+  if not path.is_file():
+    _fail(path, 'is missing')
+  size = path.stat().st_size
+  if size != entry['bytes']:
+    _fail(path, f'has {size} bytes, the manifest says {entry["bytes"]}')
+  if hashes and (found := sha256(path)) != entry['sha256']:
+    _fail(path, f'has SHA-256 {found}, the manifest says {entry["sha256"]}')
+
+
+def _text(content: dict[str, Any]) -> str:
+  return json.dumps(content, indent=2) + '\n'
+
+
+def _found(directory: str, *patterns: str) -> list[pathlib.Path]:
+  return [path for name in patterns for path in sorted(pathlib.Path(directory).glob(name))]
+
+
+def _shards(files: dict[str, Any]) -> dict[str, Any]:
+  """Those entries of a manifest that are of shards."""
+  return {name: entry for name, entry in files.items() if fnmatch.fnmatchcase(name, _SHARDS)}
 
 
 def _bar(items: Iterable[Any], show: bool) -> Iterable[Any]:
-  return tqdm(list(items), desc='SHA-256', unit='shard', disable=None if show else True)
+  return tqdm(list(items), desc='SHA-256', unit='file', disable=None if show else True)
 
 
 def _fail(what: object, problem: str) -> None:

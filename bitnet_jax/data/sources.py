@@ -41,6 +41,7 @@ class Source(Protocol):
     image_size: side in pixels; 0 where sizes vary.
     fingerprint: SHA-256 of what the split's data set was made of when it was prepared, or of the
       names and sizes of a folder's images.
+    hashed: whether that says what the images hold.
   """
 
   name: str
@@ -49,6 +50,7 @@ class Source(Protocol):
   channels: int
   image_size: int
   fingerprint: str
+  hashed: bool
 
   def __len__(self) -> int:
     """Number of examples."""
@@ -127,6 +129,8 @@ def _is_plain_folder(name: str, data_dir: str) -> bool:
 class TfdsSource:
   """A split of a prepared tfds data set; see `Source`."""
 
+  hashed = True
+
   def __init__(
     self,
     name: str,
@@ -144,7 +148,7 @@ class TfdsSource:
     self.class_names = tuple(features['label'].names)
     self.channels = channels
     self.image_size = height if height == width and height else 0
-    self.fingerprint = shards.sha256(builder.data_path / shards.NAME)
+    self.fingerprint = shards.fingerprint(str(builder.data_path))
     self._data_dir = data_dir
     self._records = _open_records(builder, split)
     self._files = builder.info.splits[split].file_instructions
@@ -222,6 +226,7 @@ class FolderSource:
   name = 'folder'
   channels = 3
   image_size = 0
+  hashed = False
 
   def __init__(self, split: str, root: str):
     listing = folder.list_images(root, split)
@@ -229,7 +234,7 @@ class FolderSource:
     self.class_names = listing.class_names
     self.paths = listing.paths
     self.labels = np.asarray(listing.labels, np.int32)
-    # To hash the images would be to read them all.
+    # To hash the images would be to read them all, which `arrays` does anyway.
     files = zip(listing.paths, listing.sizes, strict=True)
     text = '\0'.join(f'{path}\0{size}' for path, size in files)
     self.fingerprint = hashlib.sha256(os.fsencode(text)).hexdigest()

@@ -19,6 +19,7 @@ def png(pixels):
 
 class FakeSource:
   name, split, class_names, channels, fingerprint = 'fake', 'train', ('a', 'b'), 3, 'f'
+  hashed = True
 
   def __init__(self, examples, image_size=0):
     self.examples = examples
@@ -50,6 +51,18 @@ class LoadArraysTest(parameterized.TestCase):
     np.testing.assert_array_equal(loaded.label, np.arange(count) % 2)
     self.assertEqual((loaded.image.dtype, loaded.label.dtype), (np.uint8, np.int32))
     self.assertEqual(loaded.class_names, ('a', 'b'))
+
+  def test_fingerprint_is_of_the_contents_where_the_source_leaves_them_out(self):
+    source, pixels = random_source(300)
+    self.assertEqual(arrays.load_arrays(source).fingerprint, 'f')
+    source.hashed = False
+    found = {arrays.load_arrays(source, workers=workers).fingerprint for workers in (1, 5)}
+    changed = pixels[7].copy()
+    changed[1, 2, 0] ^= 1
+    for example in (Example('key7', png(changed), 1), source.examples[5]):
+      source.examples[7] = example
+      found.add(arrays.load_arrays(source).fingerprint)
+    self.assertLen(found - {'f'}, 3)
 
   def test_resizes_what_varies(self):
     examples = [

@@ -13,6 +13,7 @@ from PIL import Image
 from bitnet_jax import errors
 from bitnet_jax.data import prepared, sources
 
+_FILES = ('features.json', 'dataset_info.json')
 _TFDS = 'tensorflow_datasets.core.features'
 
 
@@ -29,13 +30,13 @@ class ForeignTest(parameterized.TestCase):
     cls.path = pathlib.Path(
       prepared.prepare(str(cls.directory / 'photos'), str(cls.directory / 'data'))
     )
-    cls.features = json.loads((cls.path / 'features.json').read_text())
-    cls.info = json.loads((cls.path / 'dataset_info.json').read_text())
+    cls.whole = {name: (cls.path / name).read_text() for name in _FILES}
+    cls.features, cls.info = (json.loads(cls.whole[name]) for name in _FILES)
 
   def setUp(self):
     super().setUp()
-    self.write('features.json', self.features)
-    self.write('dataset_info.json', self.info)
+    for name in _FILES:
+      self.write(name, self.whole[name])
     # What the data came with: a module that can be imported, for the current directory can.
     self.marker = pathlib.Path(self.create_tempfile().full_path)
     self.marker.unlink()

@@ -1,11 +1,15 @@
 """The manifest of a prepared data set notices what happened to the shards."""
 
+import contextlib
+import io
 import json
+import os
 import pathlib
 import shutil
 import tempfile
 
 from absl.testing import absltest, parameterized
+from PIL import Image
 
 from bitnet_jax import errors
 from bitnet_jax.data import prepared, shards, sources
@@ -31,7 +35,8 @@ class ShardsTest(parameterized.TestCase):
   def test_holds_counts_sizes_and_hashes(self):
     content = json.loads((self.path / shards.NAME).read_text())
     self.assertEqual(content['splits'], {'train': 1437, 'test': 360})
-    self.assertLen(content['files'], 2)
+    self.assertEqual(set(content['files']) | {shards.NAME}, set(os.listdir(self.path)))
+    self.assertLen(content['files'], 4)
     entry = content['files'][self.shard.name]
     self.assertEqual(entry['bytes'], self.shard.stat().st_size)
     self.assertEqual(entry['sha256'], shards.sha256(self.shard))
@@ -108,6 +113,61 @@ class ShardsTest(parameterized.TestCase):
       self.open()
     prepared.prepare('digits', self.data_dir)
     self.assertEqual((self.path / shards.NAME).read_text(), before)
+
+
+class DescriptionsTest(parameterized.TestCase):
+  """A data set whose labels have names."""
+
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
+    for name in 'ab':
+      image = cls.folder / 'photos' / 'train' / name / '0.png'
+      image.parent.mkdir(parents=True)
+      Image.new('RGB', (4, 4)).save(image)
+    with contextlib.redirect_stderr(io.StringIO()):  # tfds shows bars.
+      cls.whole = prepared.prepare(str(cls.folder / 'photos'), str(cls.folder / 'whole'))
+
+  def setUp(self):
+    super().setUp()
+    self.path = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()), 'photos', '1.0.0')
+    shutil.copytree(self.whole, self.path)
+    self.names, self.listed = self.path / 'label.labels.txt', self.path / shards.NAME
+
+  def open(self):
+    return sources.open_source('folder', 'train', str(self.path))
+
+  def make_older(self):
+    """As the first version wrote it."""
+    content = shards.read(str(self.path))
+    content['files'] = {k: v for k, v in content['files'].items() if '.array_record' in k}
+    self.listed.write_text(json.dumps(content, indent=2) + '\n')
+
+  def test_swapped_names_are_found_in_a_set_of_any_size(self):
+    self.assertEqual(self.open().class_names, ('a', 'b'))
+    self.names.write_text('b\na\n')
+    with self.assertRaisesRegex(errors.DataError, f'file={self.names}: has SHA-256 .*; remove'):
+      self.open()
+
+  @parameterized.parameters('features.json', 'dataset_info.json')
+  def test_changed_description_is_found(self, name):
+    (self.path / name).write_text((self.path / name).read_text() + '\n')
+    with self.assertRaisesRegex(errors.DataError, f'file=.*/{name}: has .* bytes, the manifest'):
+      self.open()
+
+  def test_description_too_many(self):
+    (self.path / 'coarse.labels.txt').write_text('a\n')
+    with self.assertRaisesRegex(errors.DataError, 'coarse.labels.txt: is not in the manifest'):
+      self.open()
+
+  def test_manifest_of_the_first_version_is_taken_for_the_same_data(self):
+    self.assertTrue(shards.describes(shards.read(str(self.path))))
+    before = self.open().fingerprint
+    self.make_older()
+    self.assertFalse(shards.describes(shards.read(str(self.path))))
+    self.assertEqual(self.open().fingerprint, before)
+    self.assertEqual(before, shards.sha256(self.listed))  # What that version recorded.
 
 
 if __name__ == '__main__':

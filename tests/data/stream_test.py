@@ -34,6 +34,7 @@ class Source:
   class_names: tuple[str, ...] = tuple(map(str, range(_NUMBER)))
   channels: int = 3
   image_size: int = 0
+  hashed: bool = True
 
   def __len__(self):
     return _NUMBER

@@ -14,7 +14,7 @@ from absl.testing import absltest, parameterized
 from PIL import Image
 
 from bitnet_jax import errors
-from bitnet_jax.data import prepared, sources
+from bitnet_jax.data import prepared, shards, sources
 from tests.faults import process
 from tests.faults.process import FOUND
 
@@ -156,7 +156,7 @@ class DataTest(process.FaultCase, parameterized.TestCase):
 
   @parameterized.named_parameters((pipeline, pipeline) for pipeline in ('resident', 'stream'))
   def test_label_out_of_range(self, pipeline):
-    """A prepared set whose list of class names was cut; the manifest is of the shards alone."""
+    """A prepared set whose list of class names was cut before its manifest was written."""
     place = self.image_folder('', None)
     with contextlib.redirect_stderr(io.StringIO()):  # tfds shows bars.
       path = prepared.prepare(str(place), str(self.folder / f'labels-{pipeline}'))
@@ -165,6 +165,7 @@ class DataTest(process.FaultCase, parameterized.TestCase):
     features = json.loads((path / 'features.json').read_text())
     features['featuresDict']['features']['label']['classLabel']['numClasses'] = '1'
     (path / 'features.json').write_text(json.dumps(features))
+    shards.write(str(path), shards.read(str(path))['splits'])
     line = r'image=train/b/\d.jpg: label 1 is not in 0..0; correct or remove it'
     fields = {**FOLDER, 'data.pipeline': pipeline, 'data.workers': 0}
     self.fails(f'label out of range, {pipeline}', line, data_dir=path, **fields)

@@ -92,6 +92,20 @@ class StorageTest(process.FaultCase):
     took = self.ends(run, 6, line, since=removed)
     FOUND.append(('work directory removed while running', f'exit 6 after {took:.1f} s'))
 
+  def test_made_anew_while_running(self):
+    """The new directory often has the number of the old one."""
+    workdir = self.folder / 'anew'
+    run = self.start(workdir, **LONG)
+    self.wait_for(run, workdir / 'manifests' / '10.json')
+    removed = time.monotonic()
+    workdir.rename(self.folder / 'removed-at-once')
+    shutil.rmtree(self.folder / 'removed-at-once', ignore_errors=True)
+    (workdir / 'checkpoints').mkdir(parents=True)
+    line = 'workdir=.*: (it was removed while the run went on|a checkpoint could not be written)'
+    took = self.ends(run, 6, line, since=removed)
+    self.assertEqual([path.name for path in workdir.rglob('*')], ['checkpoints'])
+    FOUND.append(('work directory made anew while running', f'exit 6 after {took:.1f} s'))
+
   def test_metrics_cannot_be_written(self):
     workdir = self.folder / 'metrics'
     run = self.start(workdir)
@@ -107,14 +121,17 @@ class StorageTest(process.FaultCase):
     FOUND.append(('metrics cannot be written', 'one warning, exit 0, same bits'))
 
   def test_two_jobs_at_once(self):
-    workdir = self.folder / 'two'
-    first = self.start(workdir)
+    workdir, fields = self.folder / 'two', {'num_epochs': 10}
+    first = self.start(workdir, **fields)
     self.wait_for(first, workdir / 'manifests' / '5.json')
-    second = self.start(workdir)
+    second = self.start(workdir, **fields)
     line = f'workdir=.*: in use by pid {first.pid} on host .* since 20.*; wait for it'
     took = self.ends(second, 6, line, since=second.started)
+    (workdir / '.lock').unlink()
+    third = self.start(workdir, **fields)
+    self.ends(third, 6, 'workdir=.*: in use by another process; wait for it')
     self.ends(first, 0)
-    self.assertSameRun(workdir, self.reference())
+    self.assertSameRun(workdir, self.reference(**fields))
     FOUND.append(('two jobs at once', f'second: exit 6 after {took:.1f} s; first: same bits'))
 
 
