@@ -196,6 +196,7 @@ class MeasureTest(parameterized.TestCase):
         self.assertEqual(parallel.read_back(state).step, sum(taken))
         return state, report
 
+      run.lower = mapped.lower
       return run
 
     with mock.patch.object(network, 'parallel', wraps=parallel) as patched:
