@@ -17,7 +17,7 @@ import ml_collections
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from bitnet_jax import cli, cluster, errors, stop, validation, watchdog
+from bitnet_jax import cli, cluster, errors, output, stop, validation, watchdog
 from bitnet_jax import config as config_lib
 from bitnet_jax.workdir import Claim
 
@@ -52,6 +52,7 @@ def main(_: list[str]) -> int:
   allowed = [name.removeprefix('config.') for name in _ALLOWED.value]
   check_allowed(allowed)
   stop.listen()
+  output.outlive_readers()
   with watchdog.Watchdog(config.watch.stall_seconds) as watch, member(config, watch):
     alone = not _COORDINATOR.value
     with Claim(workdir) if alone or cluster.is_first() else contextlib.nullcontext():
