@@ -29,7 +29,7 @@ MAY_IMPORT = {
   'records': {'config', 'cores'},
   'watchdog': {'errors', 'output'},
   'pulse': {'errors'},
-  'cluster': {'address', 'errors', 'pulse', 'watchdog'},
+  'cluster': {'address', 'errors', 'pulse', 'stop', 'watchdog'},
   'metric_writer': set(),
   'progress': set(),
   'manifest': {'errors'},

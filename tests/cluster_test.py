@@ -6,6 +6,7 @@ More of two real processes: tests/faults/.
 import json
 import pathlib
 import shutil
+import signal
 import subprocess
 import time
 
@@ -17,6 +18,20 @@ from tests.cluster_process import ClusterCase
 # Two steps. A group of batch norm within each device: one over all of them costs Gloo a message a
 # layer.
 FIELDS = {'num_epochs': 0.1, 'model.batch_norm_group': 16}
+
+
+# Tells when it begins to wait for the others.
+JOINS = """
+import sys
+import jax
+from bitnet_jax import cli, cluster, main
+initialize = jax.distributed.initialize
+def tell(*arguments, **options):
+  print('JOINS', flush=True)
+  initialize(*arguments, **options)
+jax.distributed.initialize = tell
+cli.run(main.main, ['main', *sys.argv[1:]], end=cluster.end)
+"""
 
 
 class ClusterTest(ClusterCase):
@@ -41,6 +56,23 @@ class ClusterTest(ClusterCase):
     self.assert_ends(cluster, 0, 7, line)
     self.assertEqual(cluster.stderr(0).splitlines()[-1], cluster.error_lines(0)[0])
     self.assertLess(time.monotonic() - started, 60)
+
+  def test_signal_while_it_waits_for_the_others(self):
+    """As the one that coordinates, and as one that cannot reach it."""
+    clusters = {}
+    for number in (0, 1):
+      options = {'absent': (1 - number,), 'programs': {number: JOINS}, 'watch.join_seconds': 30}
+      clusters[number] = self.cluster(self.folder / f'joins-{number}', **options)
+    for number, cluster in clusters.items():
+      while 'JOINS' not in cluster.stdout(number):
+        self.assertIsNone(cluster.processes[number].poll(), cluster.stderr(number)[-2000:])
+        time.sleep(0.05)
+      time.sleep(1)  # Now in native code, which runs no handler.
+      cluster.send(number, signal.SIGTERM)
+      _, seconds = cluster.wait()
+      line = f'coordinator_address={cluster.address}: asked to stop before all had joined; run the'
+      self.assert_ends(cluster, number, 75, line)
+      self.assertLess(seconds, 10)
 
 
 class AddressTest(parameterized.TestCase):
