@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
-from bitnet_jax import cli, errors
+from bitnet_jax import cli, errors, paths
 
 _TOP = 5
 _BATCH = 32
@@ -86,9 +86,9 @@ def _read(path: str, config: Any, size: int) -> np.ndarray:
 
 def define_flags() -> None:
   """Defines the command's flags."""
-  flags.DEFINE_string('workdir', None, 'Work directory of the run.', required=True)
+  paths.define('workdir', None, 'Work directory of the run.', required=True)
   flags.DEFINE_integer('step', 0, 'Step of the checkpoint; 0: the newest.', lower_bound=0)
-  flags.DEFINE_string('csv', '', 'File to write the predictions to.')
+  paths.define('csv', '', 'File to write the predictions to.')
 
 
 def main(argv: list[str]) -> int:

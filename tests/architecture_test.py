@@ -15,6 +15,7 @@ MAY_IMPORT = {
   'errors': set(),
   'cli': {'errors', 'heap', 'output'},
   'output': {'errors'},
+  'paths': {'errors'},
   'heap': set(),
   'config': {'errors'},
   'validation': {'config', 'errors'},
