@@ -26,9 +26,8 @@ from typing import NoReturn
 from absl import app, flags, logging
 from ml_collections.config_flags import config_flags
 
-from bitnet_jax import errors, heap, output
+from bitnet_jax import errors, heap, interrupt, output
 
-_INTERRUPTED = 130  # 128 + SIGINT, as shells report it.
 _BROKEN_PIPE = 141  # 128 + SIGPIPE; what was to be done is not done.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -86,9 +85,10 @@ def run(
     sys.unraisablehook = lambda _: None
     threading.excepthook = lambda _: None
   try:
+    interrupt.raise_again()
     app.run(guarded, argv, flags_parser=_parse)
   except KeyboardInterrupt:
-    _end('bitnet_jax: interrupted', _INTERRUPTED, argv, end)
+    _end(interrupt.LINE, interrupt.CODE, argv, end)
   except BrokenPipeError:
     # The reader of our output (head, less) has gone; nobody is left to tell.
     output.finish()

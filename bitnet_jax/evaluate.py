@@ -18,7 +18,7 @@ import ml_collections
 import numpy as np
 from absl import flags
 
-from bitnet_jax import cli, errors, paths, validation
+from bitnet_jax import cli, errors, interrupt, paths, validation
 
 Tree = Any
 
@@ -142,6 +142,7 @@ def main(argv: list[str]) -> int:
   """Evaluates what the flags name and says what came out."""
   del argv
   given = flags.FLAGS
+  interrupt.load('bitnet_jax.evaluation', 'bitnet_jax.trained')
   result = evaluate(
     given.workdir,
     split=given.split,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
-from bitnet_jax import cli, errors, paths
+from bitnet_jax import cli, errors, interrupt, paths
 
 _TOP = 5
 _BATCH = 32
@@ -98,6 +98,7 @@ def main(argv: list[str]) -> int:
   table = pathlib.Path(flags.FLAGS.csv)
   if not table.parent.is_dir():  # Said before the work, not after it.
     raise errors.ConfigError('csv', table, 'no such directory', 'make it or name another')
+  interrupt.load('bitnet_jax.assemble', 'bitnet_jax.trained')
   rows = []
   for path, classes in predict(flags.FLAGS.workdir, argv[1:], step=flags.FLAGS.step):
     print(f'{path}: ' + ', '.join(f'{name} {share:.1%}' for name, share in classes))

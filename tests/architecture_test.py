@@ -13,7 +13,9 @@ PACKAGE = ROOT / 'bitnet_jax'
 # What a room may import of the others, itself left out; rooms not named here are commands.
 MAY_IMPORT = {
   'errors': set(),
-  'cli': {'errors', 'heap', 'output'},
+  'cli': {'errors', 'heap', 'interrupt', 'output'},
+  '__init__': {'interrupt'},
+  'interrupt': set(),
   'output': {'errors'},
   'paths': {'errors'},
   'heap': set(),
