@@ -3,7 +3,9 @@
 More of two real processes: tests/faults/.
 """
 
+import ast
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -114,18 +116,17 @@ class LocalClusterTest(absltest.TestCase):
     'os.write(1, f"{sorted(flags)}\\n".encode())\n'  # At once: the others write there too.
     'sys.exit(int(flags["--codes"].split(",")[int(flags["--process_id"])]))\n'
   )
+  SHOWS = 'import sys\nprint(sys.argv[1:-3])\n'  # Without what the script adds.
 
-  def run_script(self, *arguments):
+  def run_script(self, *arguments, program=PROGRAM, **options):
     folder = pathlib.Path(self.create_tempdir().full_path)
     shutil.copytree(train_process.ROOT / 'launch', folder / 'launch')
-    (folder / 'launch' / 'environment.sh').write_text(
-      'root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)\npython=python3\n'
-      'fail() { echo "$2" >&2; exit "$1"; }\nprepare_environment() { :; }\n'
-    )
+    with (folder / 'launch' / 'environment.sh').open('a') as file:
+      file.write('prepare_environment() { python=python3; }\n')
     (folder / 'bitnet_jax').mkdir()
-    (folder / 'bitnet_jax' / 'main.py').write_text(self.PROGRAM)
+    (folder / 'bitnet_jax' / 'main.py').write_text(program)
     command = ['bash', str(folder / 'launch' / 'local_cluster.sh'), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
 
   def test_starts_each_and_passes_on_the_code_that_explains_most(self):
     for codes, expected in (('0,0', 0), ('75,75', 75), ('7,4', 4), ('137,7', 7), ('0,0,1', 1)):
@@ -140,6 +141,24 @@ class LocalClusterTest(absltest.TestCase):
       done = self.run_script(*bad)
       self.assertEqual(done.returncode, 2)
       self.assertIn('not a whole number from 1', done.stderr)
+
+  def test_paths_are_relative_to_where_it_was_started(self):
+    here = pathlib.Path(self.create_tempdir().full_path).resolve()
+    arguments, expected = [], []
+    for name in ('--workdir', '-workdir', '--config', '--config.data.dir', '--config.init_from'):
+      for given, want in (
+        ('runs/a', f'{here}/runs/a'),
+        ('a b:4,6', f'{here}/a b:4,6'),
+        ('/runs/a', '/runs/a'),
+        ('~/a', '/home/me/a'),
+        ('gs://bucket/a', 'gs://bucket/a'),
+        ('', ''),
+      ):
+        arguments += [f'{name}={given}', name, given, '--config.seed=1', 'runs/a']
+        expected += [f'{name}={want}', name, want, '--config.seed=1', 'runs/a']
+    home = {**os.environ, 'HOME': '/home/me'}
+    done = self.run_script('1', *arguments, program=self.SHOWS, cwd=here, env=home)
+    self.assertEqual(ast.literal_eval(done.stdout), expected, done.stderr)
 
 
 if __name__ == '__main__':
