@@ -33,13 +33,18 @@ WARNING = 'bitnet_jax: warning: stdout cannot be written: {}; the run goes on wi
 ONE_EPOCH = {'num_epochs': 1}
 
 
+def without(number, command):
+  """The command, started without a descriptor."""
+  return ['bash', '-c', f'exec "$@" {number}>&-', 'bash', *command]
+
+
 def program(*arguments, closes=None, **streams):
   """The command; `closes` is a descriptor that it starts without."""
+  command = [sys.executable, '-c', PRINTS, *map(str, arguments)]
   return subprocess.run(
-    [sys.executable, '-c', PRINTS, *map(str, arguments)],
+    command if closes is None else without(closes, command),
     cwd=train_process.ROOT,
     env={**os.environ, 'PYTHONUNBUFFERED': ''},
-    preexec_fn=None if closes is None else lambda: os.close(closes),
     text=True,
     timeout=60,
     **streams,
@@ -96,10 +101,10 @@ class CommandTest(parameterized.TestCase):
 class RunTest(train_process.DataCase):
   """Real runs."""
 
-  def start(self, workdir, **options):
-    fields = options.pop('fields', ONE_EPOCH)
+  def start(self, workdir, *, fields=None, closes=None, **options):
+    command = train_process.command(workdir, self.data_dir, fields or ONE_EPOCH)
     process = subprocess.Popen(
-      train_process.command(workdir, self.data_dir, fields),
+      command if closes is None else without(closes, command),
       env=train_process.environment(1),
       cwd=self.folder,
       **options,
@@ -136,7 +141,7 @@ class RunTest(train_process.DataCase):
   def test_run_without_stderr_whose_reader_goes_ends_as_any(self):
     """With hashes of shards, whose bar is on stderr."""
     workdir = self.folder / 'reader'
-    run = self.start(workdir, stdout=subprocess.PIPE, text=True, preexec_fn=lambda: os.close(2))
+    run = self.start(workdir, stdout=subprocess.PIPE, text=True, closes=2)
     self.read_until(run, 'step 6/')
     self.assertEqual(run.wait(train_process.TIMEOUT), 0)
     self.assertTrue((workdir / 'result.json').exists())
