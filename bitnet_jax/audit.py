@@ -53,14 +53,14 @@ import sys
 
 from absl import flags
 
-from bitnet_jax import cli, errors
+from bitnet_jax import cli, errors, paths
 from bitnet_jax.analysis import formats, measured, tables
 
 _FORMAT = flags.DEFINE_enum('format', 'table', list(formats.FORMATS), 'What is printed.')
-_MEASURED = flags.DEFINE_multi_string(
+_MEASURED = paths.define_many(
   'measured', [], 'Work directory of a finished run, or a folder of them; repeatable.'
 )
-_REPORT = flags.DEFINE_string('report', '', 'Directory for the HTML page and its figures.')
+_REPORT = paths.define('report', '', 'Directory for the HTML page and its figures.')
 
 
 def main(argv: list[str]) -> int:

@@ -21,14 +21,14 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from bitnet_jax import cli, errors, validation
+from bitnet_jax import cli, errors, paths, validation
 from bitnet_jax import config as config_lib
 
 _WHATS = ['step', 'infer', 'loop', 'compile', 'memory', 'scaling', 'input']
 _WHAT = flags.DEFINE_enum('what', 'step', _WHATS, 'What to measure.')
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'File of the configuration.')
 _AGAINST = flags.DEFINE_enum('against', '', ['', 'torch'], 'What to take turns with.')
-_TORCH_PYTHON = flags.DEFINE_string(
+_TORCH_PYTHON = paths.define(
   'torch_python', '', 'Python interpreter that has PyTorch; empty: this one.'
 )
 _TORCH_COMPILE = flags.DEFINE_string(
@@ -39,10 +39,10 @@ _MATRIX_RATE = flags.DEFINE_bool(
 )
 _ROUNDS = flags.DEFINE_integer('rounds', 15, 'How often each side is timed.', lower_bound=3)
 _COUNT = flags.DEFINE_integer('count', 1, 'Steps of one timing.', lower_bound=1)
-_JSON = flags.DEFINE_string('json', '', 'File that a line with the result is added to.')
-_TABLE = flags.DEFINE_string('table', '', 'File of such lines to print; nothing is measured.')
-_FIGURE = flags.DEFINE_string('figure', '', 'PNG or SVG file for the figure of the scaling.')
-_IMAGES = flags.DEFINE_string(
+_JSON = paths.define('json', '', 'File that a line with the result is added to.')
+_TABLE = paths.define('table', '', 'File of such lines to print; nothing is measured.')
+_FIGURE = paths.define('figure', '', 'PNG or SVG file for the figure of the scaling.')
+_IMAGES = paths.define(
   'images', '', 'Folder or tar archive of JPEG files; empty: photographs made of noise.'
 )
 

@@ -26,9 +26,8 @@ from typing import NoReturn
 from absl import app, flags, logging
 from ml_collections.config_flags import config_flags
 
-from bitnet_jax import errors, heap
+from bitnet_jax import errors, heap, interrupt, output
 
-_INTERRUPTED = 130  # 128 + SIGINT, as shells report it.
 _BROKEN_PIPE = 141  # 128 + SIGPIPE; what was to be done is not done.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -58,6 +57,7 @@ def run(
   Raises:
     SystemExit: always, with the exit code.
   """
+  output.fill()
   heap.keep_freed_memory()  # Before the first library starts a thread.
   argv = list(sys.argv if argv is None else argv)
   flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS['debug'])
@@ -71,7 +71,9 @@ def run(
         'argument', arguments[1], 'not a flag of this command', 'see --help for its flags'
       )
     try:
-      return main(arguments)
+      code = main(arguments)
+      output.flush()
+      return code
     except app.UsageError as error:
       raise errors.ConfigError(
         'arguments', shlex.join(arguments[1:]), str(error), 'see --help'
@@ -83,12 +85,13 @@ def run(
     sys.unraisablehook = lambda _: None
     threading.excepthook = lambda _: None
   try:
+    interrupt.raise_again()
     app.run(guarded, argv, flags_parser=_parse)
   except KeyboardInterrupt:
-    _end('bitnet_jax: interrupted', _INTERRUPTED, argv, end)
+    _end(interrupt.LINE, interrupt.CODE, argv, end)
   except BrokenPipeError:
     # The reader of our output (head, less) has gone; nobody is left to tell.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    output.finish()
     if end:
       end(_BROKEN_PIPE, 'stdout: nobody reads it any more; keep its reader')
     sys.exit(_BROKEN_PIPE)
@@ -136,11 +139,8 @@ def _end(
   argv: Sequence[str],
   end: Callable[[int, str], NoReturn] | None,
 ) -> NoReturn:
-  if _debugs(argv):
-    traceback.print_exc()
-  sys.stdout.flush()
   line = ' '.join(line.split())
-  print(line, file=sys.stderr, flush=True)
+  output.finish(traceback.format_exc() + line if _debugs(argv) else line)
   if end:
     end(exit_code, line)
   sys.exit(exit_code)
@@ -159,6 +159,7 @@ def _parse(argv: list[str]) -> list[str]:
   except SystemExit as error:
     # absl ends --help with 1; asking for help is no failure.
     if any(_HELP.fullmatch(argument) for argument in argv):
+      output.flush()
       raise SystemExit(0) from None
     raise _config_error(error, argv) from error
   except errors.UserError:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from bitnet_jax import address as place
-from bitnet_jax import errors, watchdog
+from bitnet_jax import errors, stop, watchdog
 from bitnet_jax.pulse import Pulse
 
 Tree = Any
@@ -29,6 +29,7 @@ Tree = Any
 _JAX_LATER = 10
 _MEET_MILLISECONDS = 3600 * 1000  # Process 0 may be writing a large checkpoint.
 _pulse: Pulse | None = None
+_joins: threading.Thread | None = None  # Waits for the others to join.
 _on_abort: Any = None  # Kept alive for as long as native code may call it.
 
 
@@ -58,6 +59,7 @@ def member(
   Raises:
     ConfigError: the address, a number, or what the processes were given is wrong.
     PeerError: another process was lost.
+    PreemptedError: asked to stop before all had joined.
   """
   if not address:
     yield
@@ -92,9 +94,10 @@ def end(code: int, line: str) -> NoReturn:
 
   JAX would wait at exit for processes that wait for this one.
   """
-  if _pulse is None:
+  if _pulse:
+    _pulse.farewell(line.removeprefix('bitnet_jax: error: '))
+  elif not (_joins and _joins.is_alive()):
     sys.exit(code)
-  _pulse.farewell(line.removeprefix('bitnet_jax: error: '))
   watchdog.end_now(code)
 
 
@@ -167,10 +170,10 @@ def _join(
     place.check_port(bind_address)
   given_up = _give_up_after(join_seconds, address, num_processes, process_id)
   _catch_abort(address)
-  jax.distributed.initialize(
+  _initialize(
     address,
-    num_processes,
-    process_id,
+    num_processes=num_processes,
+    process_id=process_id,
     local_device_ids=local_device_ids,
     cluster_detection_method='deactivate',
     coordinator_bind_address=bind_address,
@@ -184,6 +187,30 @@ def _join(
   client = distributed.global_state.client
   _pulse = Pulse(process_id, num_processes, peer_seconds, client)
   return _pulse
+
+
+def _initialize(address: str, **options: Any) -> None:
+  """JAX's own, in a thread: it waits in native code, where the main thread would hear no signal."""
+  import jax
+
+  raised: list[BaseException] = []
+
+  def initialize() -> None:
+    try:
+      jax.distributed.initialize(address, **options)
+    except BaseException as error:
+      raised.append(error)
+
+  global _joins
+  _joins = threading.Thread(target=initialize, name='joins', daemon=True)
+  _joins.start()
+  while _joins.is_alive():
+    if stop.requested():
+      problem = 'asked to stop before all had joined'
+      raise errors.PreemptedError('coordinator_address', address, problem, 'run the command again')
+    _joins.join(watchdog.PERIOD)
+  if raised:
+    raise raised[0]
 
 
 def _give_up_after(

@@ -20,7 +20,7 @@ import ml_collections
 import numpy as np
 from absl import flags
 
-from bitnet_jax import cli, errors, validation
+from bitnet_jax import cli, errors, interrupt, paths, validation
 
 Tree = Any
 
@@ -162,11 +162,11 @@ def confusion_table(
 
 def define_flags() -> None:
   """Defines the command's flags; who imports this module has flags of their own."""
-  flags.DEFINE_string('workdir', None, 'Work directory of the run.', required=True)
+  paths.define('workdir', None, 'Work directory of the run.', required=True)
   flags.DEFINE_string('split', '', "Split to evaluate; empty: the run's test split.")
   flags.DEFINE_enum('crops', '1', ['1', '10'], 'Crops whose logits are averaged.')
   flags.DEFINE_integer('step', 0, 'Step of the checkpoint; 0: the newest.', lower_bound=0)
-  flags.DEFINE_string('data_dir', '', 'Where the data is now; empty: where the run had it.')
+  paths.define('data_dir', '', 'Where the data is now; empty: where the run had it.')
   flags.DEFINE_integer('batch_size', 0, "Examples of a step; 0: the run's.", lower_bound=0)
   flags.DEFINE_integer(
     'resize', 0, "Shorter side before cropping, in pixels; 0: the run's.", lower_bound=0
@@ -178,6 +178,7 @@ def main(argv: list[str]) -> int:
   """Evaluates what the flags name and says what came out."""
   del argv
   given = flags.FLAGS
+  interrupt.load('bitnet_jax.evaluation', 'bitnet_jax.trained')
   result = evaluate(
     given.workdir,
     split=given.split,

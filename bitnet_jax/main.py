@@ -17,7 +17,7 @@ import ml_collections
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from bitnet_jax import cli, cluster, errors, garbage, stop, validation, watchdog
+from bitnet_jax import cli, cluster, errors, garbage, output, paths, stop, validation, watchdog
 from bitnet_jax import config as config_lib
 from bitnet_jax.workdir import Claim
 
@@ -25,7 +25,7 @@ _CONFIG = config_flags.DEFINE_config_file('config', None, 'File of the configura
 _ALLOWED = flags.DEFINE_multi_string(
   'allow_config_change', [], 'Field, as optim.learning_rate, that may differ from the checkpoint.'
 )
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Where the run keeps all it writes.')
+_WORKDIR = paths.define('workdir', None, 'Where the run keeps all it writes.')
 _COORDINATOR = flags.DEFINE_string(
   'coordinator_address',
   '',
@@ -49,9 +49,12 @@ def main(_: list[str]) -> int:
     remedy = 'return what bitnet_jax.config.default_config() gives'
     raise errors.ConfigError('config', repr(config), 'get_config returned no ConfigDict', remedy)
   validation.validate(config)
+  config.data.dir = paths.local('config.data.dir', config.data.dir)
+  config.init_from = paths.local('config.init_from', config.init_from)
   allowed = [name.removeprefix('config.') for name in _ALLOWED.value]
   check_allowed(allowed)
   stop.listen()
+  output.outlive_readers()
   with watchdog.Watchdog(config.watch.stall_seconds) as watch, member(config, watch):
     alone = not _COORDINATOR.value
     with Claim(workdir) if alone or cluster.is_first() else contextlib.nullcontext() as claim:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
-from bitnet_jax import cli, errors
+from bitnet_jax import cli, errors, interrupt, paths
 
 _TOP = 5
 _BATCH = 32
@@ -89,9 +89,9 @@ def _read(path: str, config: Any, size: int) -> np.ndarray:
 
 def define_flags() -> None:
   """Defines the command's flags."""
-  flags.DEFINE_string('workdir', None, 'Work directory of the run.', required=True)
+  paths.define('workdir', None, 'Work directory of the run.', required=True)
   flags.DEFINE_integer('step', 0, 'Step of the checkpoint; 0: the newest.', lower_bound=0)
-  flags.DEFINE_string('csv', '', 'File to write the predictions to.')
+  paths.define('csv', '', 'File to write the predictions to.')
 
 
 def main(argv: list[str]) -> int:
@@ -101,6 +101,7 @@ def main(argv: list[str]) -> int:
   table = pathlib.Path(flags.FLAGS.csv)
   if flags.FLAGS.csv:
     _check_table(table)
+  interrupt.load('bitnet_jax.assemble', 'bitnet_jax.trained')
   rows = []
   for path, classes in predict(flags.FLAGS.workdir, argv[1:], step=flags.FLAGS.step):
     print(f'{path}: ' + ', '.join(f'{name} {share:.1%}' for name, share in classes))

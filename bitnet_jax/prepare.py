@@ -20,16 +20,16 @@ import tensorflow_datasets as tfds
 from absl import flags
 from absl import logging as absl_logging
 
-from bitnet_jax import cli
+from bitnet_jax import cli, paths
 from bitnet_jax.data import builders, prepared, shards
 
-_DATASET = flags.DEFINE_string(
+_DATASET = paths.define(
   'dataset', None, f'{", ".join(builders.BUILDERS)}, or a folder of images.', required=True
 )
-_DATA_DIR = flags.DEFINE_string(
+_DATA_DIR = paths.define(
   'data_dir', '', 'Where to write; empty: $TFDS_DATA_DIR or ~/tensorflow_datasets.'
 )
-_ARCHIVE_DIR = flags.DEFINE_string(
+_ARCHIVE_DIR = paths.define(
   'archive_dir', '', 'Where the official archives are; empty: download them.'
 )
 _UNOFFICIAL = flags.DEFINE_boolean(

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from types import FrameType
+
+from bitnet_jax import output
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _ABORT_AT = 3
@@ -35,5 +36,5 @@ def _handle(number: int, _: FrameType | None) -> None:
     os._exit(128 + number)
   name = signal.Signals(number).name
   said = 'saving and stopping' if len(_received) == 1 else 'still saving; once more aborts'
-  # os.write, because a handler may interrupt a print of the same stream.
-  os.write(sys.stderr.fileno(), f'\nbitnet_jax: {name}: {said}\n'.encode())
+  # Not by print, which the handler may have interrupted.
+  output.write(2, f'\nbitnet_jax: {name}: {said}\n')

@@ -14,7 +14,7 @@ import threading
 import time
 from typing import NoReturn, Protocol
 
-from bitnet_jax import errors
+from bitnet_jax import errors, output
 
 PERIOD = 0.25  # Seconds between looks.
 # What a cluster does before it trains, and what waits for storage.
@@ -167,7 +167,7 @@ class Watchdog:
 
 def write_line(line: str) -> None:
   """Writes an error's line to stderr past Python's buffers, which another thread may hold."""
-  os.write(2, f'bitnet_jax: error: {" ".join(line.split())}\n'.encode())
+  output.write(2, f'bitnet_jax: error: {" ".join(line.split())}\n')
 
 
 def end_now(code: int) -> NoReturn:

@@ -28,8 +28,8 @@ for argument in "$@"; do
   esac
 done
 [ -n "$output" ] || fail 2 'output=: required; give --output=DIR'
-case $output in /*) ;; *) output=$PWD/$output ;; esac
-case $images in '' | /*) ;; *) images=$PWD/$images ;; esac
+output=$(absolute "$output")
+images=$(absolute "$images")
 mkdir -p "$output"
 prepare_environment
 cd "$root"

@@ -31,7 +31,7 @@ for argument in "$@"; do
   esac
 done
 [ -n "$output" ] || fail 2 'output=: required; give --output=DIR'
-case $output in /*) ;; *) output=$PWD/$output ;; esac
+output=$(absolute "$output")
 mkdir -p "$output"
 prepare_environment
 cd "$root"

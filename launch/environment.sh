@@ -2,6 +2,7 @@
 # Sourced by the scripts beside it and by .ci/run: finds Python, makes the virtual environment, installs.
 #
 #   prepare_environment [EXTRA]    EXTRA: a name from setup.cfg's [options.extras_require], or nothing
+#   absolute PATH                  prints it as seen from another directory
 #
 # Sets:  root (the checkout), VENV (the environment) and python (its interpreter), all absolute.
 # Reads: LOCK, a file of requirements with hashes to install first, if it is given and made for this Python;
@@ -14,6 +15,15 @@ needed_mb=2500  # wheels unpacked (1.1 GB) and, where its directory shares the d
 fail() {  # EXIT_CODE MESSAGE
   printf 'bitnet_jax: error: %s\n' "$2" >&2
   exit "$1"
+}
+
+absolute() {  # PATH: as given where the script was started; a URL is left for the commands to refuse
+  # shellcheck disable=SC2088  # No shell has expanded it, as in --output=~/x.
+  case $1 in
+    '' | /* | *://*) printf '%s\n' "$1" ;;
+    '~' | '~/'*) printf '%s\n' "$HOME${1#'~'}" ;;
+    *) printf '%s\n' "$PWD/$1" ;;
+  esac
 }
 
 version_of() {  # COMMAND: prints its version; fails where it does not start or is older than 3.11

@@ -48,8 +48,8 @@ for network in $networks; do
     fail 2 "networks=$network: not a network; write it like bitnet:4,6,2"
 done
 # Paths are relative to where the script was started, and the commands run in the checkout.
-case $output in /*) ;; *) output=$PWD/$output ;; esac
-case $data_dir in '' | /*) ;; *) data_dir=$PWD/$data_dir ;; esac
+output=$(absolute "$output")
+data_dir=$(absolute "$data_dir")
 
 prepare_environment
 cd "$root"

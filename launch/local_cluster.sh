@@ -19,10 +19,15 @@ count=${1:-}
 [[ $count =~ ^[1-9][0-9]*$ ]] || fail 2 "processes=$count: not a whole number from 1; see --help"
 shift
 arguments=()
+is_path=''  # Whether it is the value of the argument before it.
 for argument in "$@"; do  # Paths are relative to where the script was started, and the processes run in the checkout.
-  case $argument in
-    --workdir=[!/]* | --config=[!/]* | --config.data.dir=[!/]*) argument=${argument%%=*}=$PWD/${argument#*=} ;;
-  esac
+  name=${argument%%=*}
+  if [ -n "$is_path" ]; then
+    argument=$(absolute "$argument")
+    is_path=''
+  elif [[ $name =~ ^--?(workdir|config|config\.data\.dir|config\.init_from)$ ]]; then
+    if [ "$name" = "$argument" ]; then is_path=yes; else argument=$name=$(absolute "${argument#*=}"); fi
+  fi
   arguments+=("$argument")
 done
 

@@ -3,9 +3,12 @@
 More of two real processes: tests/faults/.
 """
 
+import ast
 import json
+import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import time
 
@@ -17,6 +20,20 @@ from tests.cluster_process import ClusterCase
 # Two steps. A group of batch norm within each device: one over all of them costs Gloo a message a
 # layer.
 FIELDS = {'num_epochs': 0.1, 'model.batch_norm_group': 16}
+
+
+# Tells when it begins to wait for the others.
+JOINS = """
+import sys
+import jax
+from bitnet_jax import cli, cluster, main
+initialize = jax.distributed.initialize
+def tell(*arguments, **options):
+  print('JOINS', flush=True)
+  initialize(*arguments, **options)
+jax.distributed.initialize = tell
+cli.run(main.main, ['main', *sys.argv[1:]], end=cluster.end)
+"""
 
 
 class ClusterTest(ClusterCase):
@@ -41,6 +58,23 @@ class ClusterTest(ClusterCase):
     self.assert_ends(cluster, 0, 7, line)
     self.assertEqual(cluster.stderr(0).splitlines()[-1], cluster.error_lines(0)[0])
     self.assertLess(time.monotonic() - started, 60)
+
+  def test_signal_while_it_waits_for_the_others(self):
+    """As the one that coordinates, and as one that cannot reach it."""
+    clusters = {}
+    for number in (0, 1):
+      options = {'absent': (1 - number,), 'programs': {number: JOINS}, 'watch.join_seconds': 30}
+      clusters[number] = self.cluster(self.folder / f'joins-{number}', **options)
+    for number, cluster in clusters.items():
+      while 'JOINS' not in cluster.stdout(number):
+        self.assertIsNone(cluster.processes[number].poll(), cluster.stderr(number)[-2000:])
+        time.sleep(0.05)
+      time.sleep(1)  # Now in native code, which runs no handler.
+      cluster.send(number, signal.SIGTERM)
+      _, seconds = cluster.wait()
+      line = f'coordinator_address={cluster.address}: asked to stop before all had joined; run the'
+      self.assert_ends(cluster, number, 75, line)
+      self.assertLess(seconds, 10)
 
 
 class AddressTest(parameterized.TestCase):
@@ -82,18 +116,17 @@ class LocalClusterTest(absltest.TestCase):
     'os.write(1, f"{sorted(flags)}\\n".encode())\n'  # At once: the others write there too.
     'sys.exit(int(flags["--codes"].split(",")[int(flags["--process_id"])]))\n'
   )
+  SHOWS = 'import sys\nprint(sys.argv[1:-3])\n'  # Without what the script adds.
 
-  def run_script(self, *arguments):
+  def run_script(self, *arguments, program=PROGRAM, **options):
     folder = pathlib.Path(self.create_tempdir().full_path)
     shutil.copytree(train_process.ROOT / 'launch', folder / 'launch')
-    (folder / 'launch' / 'environment.sh').write_text(
-      'root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)\npython=python3\n'
-      'fail() { echo "$2" >&2; exit "$1"; }\nprepare_environment() { :; }\n'
-    )
+    with (folder / 'launch' / 'environment.sh').open('a') as file:
+      file.write('prepare_environment() { python=python3; }\n')
     (folder / 'bitnet_jax').mkdir()
-    (folder / 'bitnet_jax' / 'main.py').write_text(self.PROGRAM)
+    (folder / 'bitnet_jax' / 'main.py').write_text(program)
     command = ['bash', str(folder / 'launch' / 'local_cluster.sh'), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
 
   def test_starts_each_and_passes_on_the_code_that_explains_most(self):
     for codes, expected in (('0,0', 0), ('75,75', 75), ('7,4', 4), ('137,7', 7), ('0,0,1', 1)):
@@ -108,6 +141,24 @@ class LocalClusterTest(absltest.TestCase):
       done = self.run_script(*bad)
       self.assertEqual(done.returncode, 2)
       self.assertIn('not a whole number from 1', done.stderr)
+
+  def test_paths_are_relative_to_where_it_was_started(self):
+    here = pathlib.Path(self.create_tempdir().full_path).resolve()
+    arguments, expected = [], []
+    for name in ('--workdir', '-workdir', '--config', '--config.data.dir', '--config.init_from'):
+      for given, want in (
+        ('runs/a', f'{here}/runs/a'),
+        ('a b:4,6', f'{here}/a b:4,6'),
+        ('/runs/a', '/runs/a'),
+        ('~/a', '/home/me/a'),
+        ('gs://bucket/a', 'gs://bucket/a'),
+        ('', ''),
+      ):
+        arguments += [f'{name}={given}', name, given, '--config.seed=1', 'runs/a']
+        expected += [f'{name}={want}', name, want, '--config.seed=1', 'runs/a']
+    home = {**os.environ, 'HOME': '/home/me'}
+    done = self.run_script('1', *arguments, program=self.SHOWS, cwd=here, env=home)
+    self.assertEqual(ast.literal_eval(done.stdout), expected, done.stderr)
 
 
 if __name__ == '__main__':

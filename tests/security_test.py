@@ -3,6 +3,7 @@
 import ast
 import os
 import pathlib
+import re
 import socket
 import subprocess
 
@@ -12,7 +13,8 @@ from tests import train_process
 
 ROOT = pathlib.Path(__file__).parent.parent
 MODULES = {'pickle', 'cPickle', 'dill', 'cloudpickle', 'shelve', 'marshal', 'joblib', 'yaml'}
-CALLS = {'eval', 'exec', 'yaml.load', 'torch.load', 'tarfile.extractall'}
+CALLS = {'eval', 'exec', '__import__', 'yaml.load', 'torch.load', 'tarfile.extractall'}
+ENVIRONMENTS = {'environ', 'environb'}
 
 
 def dotted(node):
@@ -32,8 +34,11 @@ def whole_environments(tree):
     elif isinstance(node, ast.Dict):
       one.update(value for key, value in zip(node.keys, node.values, strict=True) if key is None)
   for node in ast.walk(tree):
-    if isinstance(node, ast.Attribute) and dotted(node) == 'os.environ' and node not in one:
-      yield 'os.environ'
+    # Of any name, as the module may have been given another one.
+    if isinstance(node, ast.Attribute) and node.attr in ENVIRONMENTS and node not in one:
+      yield dotted(node)
+    elif isinstance(node, ast.ImportFrom) and node.module == 'os':  # Used by a name of its own.
+      yield from (a.name for a in node.names if a.name in (*ENVIRONMENTS, '*'))
 
 
 def faults(tree):
@@ -49,6 +54,17 @@ def faults(tree):
       if name in CALLS or name.endswith('.extractall'):
         yield name
       yield from (k.arg for k in node.keywords if k.arg in ('allow_pickle', 'shell'))
+
+
+def programs():
+  """(where, source) of all Python that is no test: modules, helpers of tests, lines in scripts."""
+  for folder in ('bitnet_jax', 'configs', 'launch', 'tests', '.ci'):
+    for path in sorted((ROOT / folder).rglob('*.py')):
+      if not path.name.endswith('_test.py'):
+        yield str(path.relative_to(ROOT)), path.read_text()
+  for path in (*sorted((ROOT / 'launch').glob('*.sh')), ROOT / '.ci' / 'run'):
+    for line in re.findall(r"(?<= -c )'([^']*)'", path.read_text()):
+      yield str(path.relative_to(ROOT)), line
 
 
 def family(pid):
@@ -107,9 +123,21 @@ class PortTest(train_process.DataCase):
 
 class SecurityTest(absltest.TestCase):
   def test_source_runs_no_data(self):
-    for folder in ('bitnet_jax', 'configs'):
-      for path in sorted((ROOT / folder).rglob('*.py')):
-        self.assertEqual(list(faults(ast.parse(path.read_text()))), [], path)
+    seen = set()
+    for where, source in programs():
+      self.assertEqual(list(faults(ast.parse(source))), [], where)
+      seen.add(where)
+    self.assertContainsSubset(
+      {
+        'bitnet_jax/data/crop.py',
+        'configs/digits_bitnet.py',
+        'launch/environment.sh',
+        'launch/local_cluster.sh',
+        'tests/conftest.py',
+        'tests/faults/process.py',
+      },
+      seen,
+    )
 
   def test_the_search_finds_them(self):
     for line in (
@@ -122,6 +150,11 @@ class SecurityTest(absltest.TestCase):
       'import yaml',
       'print(os.environ)',
       'for name, value in os.environ.items(): pass',
+      'from os import environ',
+      'from os import path, environb as e',
+      'from os import *',
+      'import os as system; print(dict(system.environ))',
+      '__import__("pickle")',
     ):
       self.assertLen(list(faults(ast.parse(line))), 1, line)
 

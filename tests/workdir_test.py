@@ -15,6 +15,7 @@ from unittest import mock
 from absl.testing import absltest, parameterized
 
 from bitnet_jax import errors, workdir
+from tests import train_process, unprivileged
 
 HOLDER = """
 import sys, time
@@ -41,14 +42,16 @@ class ClaimTest(parameterized.TestCase):
       workdir.Claim(str(self.folder / name))
     self.assertEqual(caught.exception.exit_code, 6)
 
-  def test_read_only_is_refused(self):
-    if os.geteuid() == 0:
-      path = '/proc/nothing'  # Root may write anywhere else.
-    else:
-      self.folder.chmod(0o500)
-      path = str(self.folder)
-    with self.assertRaises(errors.StorageError):
-      workdir.Claim(path)
+  @absltest.unittest.skipUnless(unprivileged.possible(), 'no permissions stop this user')
+  @parameterized.parameters('', 'new')
+  def test_read_only_is_refused(self, name):
+    self.folder.chmod(0o500)
+    done = unprivileged.run(
+      sys.executable, '-c', HOLDER, str(self.folder / name), cwd=train_process.ROOT
+    )
+    line = f'workdir={self.folder / name}: Permission denied; name a directory that can be written'
+    self.assertEqual(done.stderr.splitlines()[-1], f'bitnet_jax.errors.StorageError: {line}')
+    self.assertEmpty(list(self.folder.iterdir()))
 
   def hold(self):
     process = subprocess.Popen(

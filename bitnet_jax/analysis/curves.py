@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from absl import flags
 from matplotlib import axes, figure, lines, ticker
 
-from bitnet_jax import cli, errors
+from bitnet_jax import cli, errors, paths
 from bitnet_jax.analysis import plots
 from bitnet_jax.analysis.plots import COLOURS
 from bitnet_jax.analysis.rows import Curve, read_rows, select
@@ -146,6 +146,6 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  flags.DEFINE_multi_string('workdir', None, 'Directory of a run; repeatable.', required=True)
-  flags.DEFINE_string('output', None, 'PNG or SVG to write.', required=True)
+  paths.define_many('workdir', None, 'Directory of a run; repeatable.', required=True)
+  paths.define('output', None, 'PNG or SVG to write.', required=True)
   cli.run(main)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from absl import flags
 from matplotlib import axes, figure, patches
 
-from bitnet_jax import cli, errors
+from bitnet_jax import cli, errors, paths
 from bitnet_jax.analysis import block_structure, plots
 from bitnet_jax.analysis.block_structure import INPUT, Channels, Structure
 
@@ -128,7 +128,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  flags.DEFINE_string('output', None, 'PNG or SVG to write.', required=True)
+  paths.define('output', None, 'PNG or SVG to write.', required=True)
   flags.DEFINE_integer('features', 256, 'Width of the blocks.', lower_bound=1)
   flags.DEFINE_integer('tree_depth', 3, 'Depth of the blocks.', lower_bound=1)
   cli.run(main)

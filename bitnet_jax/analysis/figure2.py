@@ -22,7 +22,7 @@ import numpy as np
 from absl import flags
 from matplotlib import axes, figure
 
-from bitnet_jax import cli, errors
+from bitnet_jax import cli, errors, paths
 from bitnet_jax.analysis import measured, paper, plots, rows
 from bitnet_jax.analysis.networks import Network
 from bitnet_jax.analysis.rows import Curve
@@ -153,8 +153,8 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  flags.DEFINE_multi_string(
+  paths.define_many(
     'workdir', None, 'Directory of a run, or a folder of runs; repeatable.', required=True
   )
-  flags.DEFINE_string('output', None, 'PNG or SVG to write.', required=True)
+  paths.define('output', None, 'PNG or SVG to write.', required=True)
   cli.run(main)

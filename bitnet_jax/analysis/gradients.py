@@ -19,7 +19,7 @@ import numpy as np
 from absl import flags
 from matplotlib import figure
 
-from bitnet_jax import assemble, cli, errors, metrics, trained
+from bitnet_jax import assemble, cli, errors, metrics, paths, trained
 from bitnet_jax.analysis import plots
 from bitnet_jax.data import augment, order
 
@@ -169,9 +169,9 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  flags.DEFINE_string('workdir', None, 'Directory of a run with a checkpoint.', required=True)
+  paths.define('workdir', None, 'Directory of a run with a checkpoint.', required=True)
   flags.DEFINE_integer('step', 0, 'Step of the checkpoint; 0: the newest.', lower_bound=0)
   flags.DEFINE_string('split', '', "Split, as train[:2560]; '': the run's training split.")
   flags.DEFINE_integer('batches', 8, 'How many batches are averaged.', lower_bound=1)
-  flags.DEFINE_string('output', '', 'PNG or SVG to write too.')
+  paths.define('output', '', 'PNG or SVG to write too.')
   cli.run(main)

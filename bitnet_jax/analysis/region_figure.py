@@ -15,7 +15,7 @@ import numpy as np
 from absl import flags
 from matplotlib import axes, figure, ticker
 
-from bitnet_jax import cli
+from bitnet_jax import cli, paths
 from bitnet_jax.analysis import labels, plots, region_counts, regions
 from bitnet_jax.analysis.region_counts import COUNTS, FEATURES, NUM_BLOCKS, NUM_INPUTS, TREE_DEPTHS
 from bitnet_jax.analysis.regions import Shape
@@ -142,5 +142,5 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  flags.DEFINE_string('output', None, 'PNG or SVG to write.', required=True)
+  paths.define('output', None, 'PNG or SVG to write.', required=True)
   cli.run(main)

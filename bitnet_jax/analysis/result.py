@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from absl import flags
 
-from bitnet_jax import cli, errors
+from bitnet_jax import cli, errors, paths
 
 
 def read(workdir: str) -> dict:
@@ -62,5 +62,5 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  flags.DEFINE_string('workdir', None, 'Directory of a finished run.', required=True)
+  paths.define('workdir', None, 'Directory of a finished run.', required=True)
   cli.run(main)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from absl import flags
 from matplotlib import axes, figure, lines
 
-from bitnet_jax import cli
+from bitnet_jax import cli, paths
 from bitnet_jax.analysis import counts, labels, measured, paper, plots
 from bitnet_jax.analysis.networks import Network
 from bitnet_jax.analysis.paper import Row
@@ -197,6 +197,6 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  flags.DEFINE_string('output', None, 'PNG or SVG to write.', required=True)
-  flags.DEFINE_multi_string('measured', [], 'Finished run, or a folder of them; repeatable.')
+  paths.define('output', None, 'PNG or SVG to write.', required=True)
+  paths.define_many('measured', [], 'Finished run, or a folder of them; repeatable.')
   cli.run(main)

@@ -58,9 +58,19 @@ class PeersTest(ClusterCase, parameterized.TestCase):
     _, seconds = cluster.wait()
     self.say(f'process {victim} stuck', seconds)
     self.assertLess(seconds, 20 + FIELDS['watch.peer_seconds'] + MARGIN)
-    self.assert_ends(cluster, victim, 7, 'no step for [0-9]+ s; the last was 12|process=|Gloo')
-    behind = f'process {victim} is behind, at step 12|process={victim}: it ended at step 12'
-    self.assert_ends(cluster, 1 - victim, 7, behind)
+    # Either says it of itself, or tells what the other one, which was first, said of it.
+    stalled = r'config.watch.stall_seconds=20: no step for [0-9]+ s; the last was {}, in training'
+    own, others = stalled.format(12), stalled.format('1[2-9]')
+    behind = rf'{others}; process {victim} is behind, at step 12; the stacks of all threads'
+    told = r'process={}: it ended at step {}, this one at {}: {}'
+    self.assert_ends(
+      cluster, victim, 7, f'error: ({own}|{told.format(1 - victim, "1[2-9]", 12, behind)})'
+    )
+    self.assert_ends(
+      cluster, 1 - victim, 7, f'error: ({behind}|{told.format(victim, 12, "1[2-9]", own)})'
+    )
+    lines = ''.join(cluster.error_lines(number)[0] for number in (0, 1))
+    self.assertIn('error: config.watch.stall_seconds=20: ', lines)
     self.assertIn('in inputs_of', cluster.stderr(victim))
 
   @parameterized.parameters(0, 1)
