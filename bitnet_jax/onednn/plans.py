@@ -123,7 +123,7 @@ def _conv_bias(dtype: str, sizes: Sequence[str]) -> Plan:
     'convolution_forward_primitive_desc_create',
     *(dnn.engine(), dnn.FORWARD_INFERENCE, dnn.DIRECT),
     *(conv.src, conv.packed, bias, conv.dst, *conv.geometry),
-    dnn.attributes_with_relu() if sizes[-1] == 'relu' else dnn.attributes(),
+    dnn.attributes(relu=sizes[-1] == 'relu'),
   )
   plan = Plan([conv.src, conv.kernel, bias], [conv.dst])
   x, kernel, shift, y = plan.buffers
