@@ -20,6 +20,7 @@ MAY_IMPORT = {
   'cores': set(),
   'onednn': {'cores'},
   'models': {'onednn'},
+  'inference': {'models', 'onednn'},
   'data': {'errors'},
   'optim': set(),
   'metrics': set(),

@@ -40,7 +40,7 @@ class Head:
     self.bias: np.ndarray = np.zeros(1, np.float32)
 
 
-def trace(model: nn.Module, variables: Tree, image_shape: Sequence[int]) -> graph.Network:
+def trace(model: nn.Module, variables: Tree, image_shape: tuple[int, int, int]) -> graph.Network:
   """The graph of a network in evaluation, simplified.
 
   Args:
@@ -52,14 +52,15 @@ def trace(model: nn.Module, variables: Tree, image_shape: Sequence[int]) -> grap
     Unsupported: it does something that the graph has no word for.
   """
   # oneDNN's calls say nothing of what they do.
-  model = model.clone(
-    **{name: functools.partial(getattr(model, name), kernels='xla') for name in ('conv', 'norm')}
-  )
+  makers: dict[str, Any] = {
+    name: functools.partial(getattr(model, name), kernels='xla') for name in ('conv', 'norm')
+  }
+  model = model.clone(**makers)
   variables = jax.tree.map(np.asarray, variables)
   image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
   closed = jax.make_jaxpr(functools.partial(model.apply, train=False))(variables, image)
   tracer = _Tracer()
-  start = graph.Image(shape=tuple(image_shape))
+  start = graph.Image(shape=image_shape)
   tracer.nodes.append(start)
   known = [*jax.tree.leaves(variables), start]
   head = tracer.run(closed.jaxpr, [np.asarray(const) for const in closed.consts], known)[0]

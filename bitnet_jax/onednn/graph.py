@@ -11,6 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+# Multiply-adds that take as long as one value of what is no convolution, which waits for memory.
+_OTHER_WORK = 16
+
 
 class Unsupported(Exception):
   """The network does something that is not done here."""
@@ -166,10 +169,10 @@ def _append(x: Node, after: Affine) -> bool:
   return True
 
 
-def multiply_adds(conv: Conv) -> int:
-  """Of one image."""
-  height, width, _ = conv.shape
-  return conv.kernel.size * height * width
+def work(node: Node) -> int:
+  """Multiply-adds of one image, or what takes as long."""
+  height, width, c = node.shape
+  return height * width * (node.kernel.size if isinstance(node, Conv) else c * _OTHER_WORK)
 
 
 def leaves(nodes: Sequence[Node]) -> list[Node]:

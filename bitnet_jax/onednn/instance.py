@@ -14,58 +14,10 @@ from bitnet_jax.onednn import graph
 from bitnet_jax.onednn import library as dnn
 from bitnet_jax.onednn.layout import Buffer, Layout, Span, Step
 from bitnet_jax.onednn.library import Handle
+from bitnet_jax.onednn.weights import Weights, spread, spread_kernel
 
 _BYTES = {'f32': 4, 'bf16': 2}
 _PAGE = 4096
-
-
-class Weights:
-  """Kernels and vectors as primitives want them, each made once.
-
-  A network's packed kernel is made by the first instance and kept for the others, as long as they
-  want the same layout.
-  """
-
-  def __init__(self) -> None:
-    self._packed: dict[int, list[tuple[Handle, dnn.Owned]]] = {}
-    self._vectors: dict[int, list[dnn.Owned]] = {}
-
-  def kernel(self, key: int, layout: Handle, make: Callable[[], np.ndarray]) -> Handle:
-    """Memory of a kernel.
-
-    Args:
-      key: which it is.
-      layout: that the primitive wants.
-      make: gives it, `[size, size, channels, filters]`, float32.
-    """
-    versions = self._packed.setdefault(key, [])
-    for other, packed in versions:
-      if dnn.equal(other, layout):
-        return packed.memory
-    versions.append((layout, _packed(np.ascontiguousarray(make(), np.float32), layout)))
-    return versions[-1][1].memory
-
-  def vectors(self, key: int, make: Callable[[], Sequence[np.ndarray]]) -> list[Handle]:
-    """Memories of vectors, float32."""
-    if key not in self._vectors:
-      self._vectors[key] = [_filled(values) for values in make()]
-    return [vector.memory for vector in self._vectors[key]]
-
-
-def _packed(kernel: np.ndarray, layout: Handle) -> dnn.Owned:
-  source = dnn.kernels(kernel.shape[0], *kernel.shape[2:])
-  given, packed = dnn.memory(source), dnn.Owned(layout)
-  dnn.place(given, kernel.ctypes.data)
-  arguments = {dnn.SRC: given, dnn.DST: packed.memory}
-  dnn.Primitive(dnn.reorder(source, layout), arguments).execute(dnn.stream())
-  return packed
-
-
-def _filled(values: np.ndarray) -> dnn.Owned:
-  owned = dnn.Owned(dnn.vector(len(values)))
-  values = np.ascontiguousarray(values, np.float32)
-  ctypes.memmove(owned.address, values.ctypes.data, values.nbytes)
-  return owned
 
 
 def arrange(buffers: Sequence[Buffer], bytes_of: Callable[[Buffer], int]) -> dict[Buffer, int]:
@@ -114,8 +66,7 @@ class Instance:
     self._reserve(layout)
     self._take_image(network.nodes[0].shape)
     for number, step in enumerate(layout.steps):
-      work = graph.multiply_adds(step.node) if isinstance(step.node, graph.Conv) else 0
-      self._choose(threads(work))
+      self._choose(threads(graph.work(step.node)))
       self._add_step(number, step)
     self._choose(1)
     self._add_mean(layout.features)
@@ -166,9 +117,7 @@ class Instance:
     self._image, self._planar = dnn.memory(given), dnn.Owned(planar)
     self._planar_layout = planar
     self._choose(1)
-    self._add(
-      dnn.reorder(given, planar), {dnn.SRC: self._image, dnn.DST: self._planar.memory}
-    )
+    self._add(dnn.reorder(given, planar), {dnn.SRC: self._image, dnn.DST: self._planar.memory})
 
   def _memory(self, span: Span) -> tuple[Handle, Handle]:
     """Layout of a span and memory there."""
@@ -180,7 +129,9 @@ class Instance:
     return layout, memory
 
   def _add_step(self, number: int, step: Step) -> None:
-    source = self._memory(step.source) if step.source else (self._planar_layout, self._planar.memory)
+    source = (
+      self._memory(step.source) if step.source else (self._planar_layout, self._planar.memory)
+    )
     target = self._memory(step.target)
     if isinstance(step.node, graph.Conv):
       self._add_conv(number, step, step.node, source, target)
@@ -213,8 +164,8 @@ class Instance:
       dnn.attributes(add=len(conv.inputs) > 1, relu=conv.relu),
     )
     layout = dnn.query(description, dnn.WEIGHTS)
-    kernel = self._weights.kernel(number, layout, lambda: _spread_kernel(step, conv, lanes))
-    [bias] = self._weights.vectors(number, lambda: [_spread(step, conv.bias)])
+    kernel = self._weights.kernel(number, layout, lambda: spread_kernel(step, conv, lanes))
+    [bias] = self._weights.vectors(number, lambda: [spread(step, conv.bias)])
     places = {dnn.SRC: source[1], dnn.WEIGHTS: kernel, dnn.BIAS: bias, dnn.DST: target[1]}
     self._add(description, places)
 
@@ -241,8 +192,8 @@ class Instance:
       lambda: [
         np.zeros(lanes),
         np.ones(lanes),
-        _spread(step, node.scale),
-        _spread(step, node.shift),
+        spread(step, node.scale),
+        spread(step, node.shift),
       ],
     )
     places = dict(zip(names, vectors, strict=True))
@@ -276,20 +227,3 @@ def _pooling(
     *(dnn.dims((strides,) * 2), dnn.dims(window), dnn.dims((0, 0))),
     *(dnn.dims((padding,) * 2), dnn.dims((padding,) * 2), dnn.attributes()),
   )
-
-
-def _spread(step: Step, values: np.ndarray) -> np.ndarray:
-  """Values of channels by lane of the target, with zeros between."""
-  lanes = np.zeros(step.target.lanes, np.float32)
-  lanes[step.outputs] = values
-  return lanes
-
-
-def _spread_kernel(step: Step, conv: graph.Conv, lanes: tuple[int, int]) -> np.ndarray:
-  """A kernel by lanes of source and target, which also passes on what it has to."""
-  size = conv.kernel.shape[0]
-  kernel = np.zeros((size, size, *lanes), np.float32)
-  kernel[:, :, step.inputs[:, None], step.outputs[None, :]] = conv.kernel
-  for source, target in step.passed:
-    kernel[size // 2, size // 2, source, target] = 1
-  return kernel

@@ -268,9 +268,7 @@ class Layout:
     run.low -= full
     return self._write(run.buffer, run.low + full - len(held), held[::-1], number)
 
-  def _add_to(
-    self, node: graph.Node, made: list[Channel], number: int
-  ) -> tuple[Span, np.ndarray]:
+  def _add_to(self, node: graph.Node, made: list[Channel], number: int) -> tuple[Span, np.ndarray]:
     """The place of what is added to, which the sum takes."""
     added = channels(node.inputs[1])
     span, lanes = self._read(added, number)

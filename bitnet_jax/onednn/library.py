@@ -36,8 +36,8 @@ Handle = ctypes.c_void_p
 
 
 # What a thread of OpenMP does that waits for the next kernel, by the variable that says so. Those
-# that spin take the cores from XLA's own threads. A thread that spun for so long, about 0.2 ms, goes
-# to sleep: other programs want the cores too.
+# that spin take the cores from XLA's own threads. After so many turns, some tenths of a
+# millisecond, they go to sleep: other programs want the cores too.
 _PASSIVE, _SPINNING = ('OMP_WAIT_POLICY', 'PASSIVE'), ('GOMP_SPINCOUNT', '10000')
 _choice = [_PASSIVE]
 
@@ -72,18 +72,14 @@ def load() -> ctypes.CDLL:
   return library
 
 
-def spin() -> bool:
-  """Lets threads wait awake for the next kernel, where the cores are free for that.
+def spin() -> None:
+  """Lets threads wait awake for the next kernel, in a process that trains nothing.
 
-  Where the network is run by oneDNN alone, a single image takes half the time. The library decides
-  when it is loaded: what comes later changes nothing.
-
-  Returns:
-    Whether they do.
+  Where oneDNN runs the whole network, a single image takes half the time. The library decides when
+  it is loaded: what comes later changes nothing.
   """
   if not load.cache_info().currsize:
     _choice[0] = _SPINNING
-  return spins()
 
 
 def spins() -> bool:

@@ -6,21 +6,22 @@ image and no thread waits for another. What is left over, or a single image, is 
 
 from __future__ import annotations
 
-import itertools
 import os
 import threading
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 
 from bitnet_jax import cores
 from bitnet_jax.onednn import graph
 from bitnet_jax.onednn import library as dnn
-from bitnet_jax.onednn.instance import Instance, Weights
+from bitnet_jax.onednn.instance import Instance
 from bitnet_jax.onednn.layout import Layout
+from bitnet_jax.onednn.weights import Weights
 
 # Multiply-adds that are worth another thread: one that waits awake, one that must be woken.
-_SPINNING_SHARE, _PASSIVE_SHARE = 10**6, 2 * 10**7
+_SPINNING_SHARE, _PASSIVE_SHARE = 10**6, 10**7
 
 
 class Program:
@@ -63,25 +64,25 @@ class Program:
         threads=lambda work: min(max(work // share, 1), limit),
       )
 
-  def __call__(self, images: np.ndarray) -> np.ndarray:
+  def __call__(self, images: npt.ArrayLike) -> np.ndarray:
     """Maps images, `[batch, height, width, channels]`, to logits, `[batch, classes]`, float32.
 
     Raises:
       ValueError: they have another size than the network was made for.
     """
-    images = np.ascontiguousarray(images, np.float32)
-    if images.shape[1:] != self._shape:
-      raise ValueError(f'images of {images.shape[1:]}; the network was made for {self._shape}')
-    means = np.empty((len(images), len(self._kernel)), np.float32)
+    batch = np.ascontiguousarray(images, np.float32)
+    if batch.shape[1:] != self._shape:
+      raise ValueError(f'images of {batch.shape[1:]}; the network was made for {self._shape}')
+    means = np.empty((len(batch), len(self._kernel)), np.float32)
     if os.getpid() != self._process:
       self._settle()
-    left = len(images) % self._cores
+    left = len(batch) % self._cores
     shared = self._shared if left <= self._cores // 2 else None
-    apart = len(images) - left if shared else len(images)
+    apart = len(batch) - left if shared else len(batch)
     if apart:
-      self._run_apart(images[:apart], means[:apart])
+      self._run_apart(batch[:apart], means[:apart])
     if shared and left:
-      self._run_shared(shared, images[apart:], means[apart:])
+      self._run_shared(shared, batch[apart:], means[apart:])
     return means @ self._kernel + self._network.bias
 
   def _run_shared(self, instance: Instance, images: np.ndarray, means: np.ndarray) -> None:
