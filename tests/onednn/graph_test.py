@@ -62,8 +62,9 @@ class SimplifyTest(absltest.TestCase):
     image = graph.Image(shape=SHAPE)
     a = conv(image)
     b = affine(a, [1, 1], [0, 0], relu=True)
-    c = affine(b, [2, 2], [1, 1])
-    self.assertEqual(simplified(image, a, b, c).nodes, [image, a, c])
+    c = affine(b, [2, 2], [1, 1], relu=True)
+    d = affine(c, [3, 3], [1, 1])
+    self.assertEqual(simplified(image, a, b, c, d).nodes, [image, a, c, d])
 
   def test_a_sum_without_a_convolution(self):
     image = graph.Image(shape=SHAPE)

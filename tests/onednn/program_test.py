@@ -1,7 +1,9 @@
 """A network as one call: threads, forks, the end of the process, and what must not leak over."""
 
 import concurrent.futures
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -66,6 +68,15 @@ def by_numpy(net, image):
   return values[net.features].mean(axis=(0, 1)) @ net.kernel + net.bias
 
 
+@contextlib.contextmanager
+def all_cores():
+  """Every operation is shared, however small it is."""
+  with contextlib.ExitStack() as stack:
+    for name in ('_SPINNING_SHARE', '_PASSIVE_SHARE'):
+      stack.enter_context(absltest.mock.patch.object(program, name, 1))
+    yield
+
+
 @absltest.skipIf(onednn.unavailable(), onednn.unavailable())
 class ProgramTest(parameterized.TestCase):
   def setUp(self):
@@ -91,7 +102,8 @@ class ProgramTest(parameterized.TestCase):
         np.testing.assert_allclose(run(self.images), want, atol=1e-5 * np.abs(want).max())
 
   def test_threads_share_nothing(self):
-    run = program.Program(network(1), 'f32')
+    with all_cores():
+      run = program.Program(network(1), 'f32')
     want = run(self.images)
     with concurrent.futures.ThreadPoolExecutor(6) as pool:
       for count in [*range(1, 8)] * 6:
@@ -117,12 +129,14 @@ class ProgramTest(parameterized.TestCase):
       run(self.images[:4])
 
   def test_a_fork_computes_the_same(self):
-    run = program.Program(network(1), 'f32')
+    with all_cores():
+      run = program.Program(network(1), 'f32')
     want = run(self.images)
     reader, writer = os.pipe()
     with warnings.catch_warnings(action='ignore'):  # The child does not use JAX.
       child = os.fork()
     if not child:
+      signal.alarm(30)
       for count in (1, 7):
         os.write(writer, np.ascontiguousarray(run(self.images[:count])).tobytes())
       os._exit(0)
