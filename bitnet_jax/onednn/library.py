@@ -85,18 +85,18 @@ def spin() -> None:
 def spins() -> bool:
   """Whether threads wait awake for the next kernel."""
   load()
-  given = {name: os.environ[name] for name, _ in (_PASSIVE, _SPINNING) if name in os.environ}
-  passive = dict([_PASSIVE]).items() <= given.items() and _SPINNING[0] not in given
-  return not passive if given else _choice[0] == _SPINNING
+  return _choice[0] == _SPINNING
 
 
 @contextlib.contextmanager
 def _waiting() -> Iterator[None]:
   """Says by the environment how threads wait, unless the user has, for as long as it is read."""
-  name, value = _choice[0]
-  if any(other in os.environ for other, _ in (_PASSIVE, _SPINNING)):
+  policy, turns = (os.environ.get(name, '') for name, _ in (_PASSIVE, _SPINNING))
+  if policy or turns:
+    _choice[0] = _PASSIVE if policy.upper() == 'PASSIVE' and not turns else _SPINNING
     yield
     return
+  name, value = _choice[0]
   os.environ[name] = value
   try:
     yield
