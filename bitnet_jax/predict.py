@@ -37,33 +37,31 @@ def predict(
     CheckpointError: no such run or checkpoint.
     DataError: an image cannot be read.
   """
-  import jax
+  import jax.numpy as jnp
 
-  from bitnet_jax import assemble, trained
+  from bitnet_jax import assemble, inference, onednn, trained
   from bitnet_jax.data import augment
-  from bitnet_jax.models import fold
 
+  onednn.spin()
   network = trained.load(workdir, step)
   mean, std = network.config.data.mean, network.config.data.std
   model = assemble.make_model(network.config, len(network.class_names), '')
-  folded, variables = fold.fold(model, network.variables)
-
-  @jax.jit
-  def probabilities(images: Any) -> Any:
-    inputs = augment.normalize(images, mean, std)
-    logits: Any = folded.apply(variables, inputs, train=False)
-    return jax.nn.softmax(logits)
-
   size = _image_size(workdir, network)
   batch_size = min(_BATCH, len(paths))
+  shape = (size, size, len(mean))
+  logits = inference.make_predictor(model, network.variables, shape, batch_size)
   for start in range(0, len(paths), batch_size):
     part = paths[start : start + batch_size]
-    images = np.zeros((batch_size, size, size, len(mean)), np.uint8)
-    for place, path in enumerate(part):
-      images[place] = _read(path, network.config, size)
-    for path, row in zip(part, np.asarray(probabilities(images)), strict=False):
+    images = np.stack([_read(path, network.config, size) for path in part])
+    inputs = augment.normalize(jnp.asarray(images), mean, std)
+    for path, row in zip(part, _softmax(logits(inputs)), strict=True):
       best = np.argsort(-row, kind='stable')[:_TOP]
       yield path, [(network.class_names[i], float(row[i])) for i in best]
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+  powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+  return powers / powers.sum(axis=-1, keepdims=True)
 
 
 def _image_size(workdir: str, network: Any) -> int:

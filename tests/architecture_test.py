@@ -26,6 +26,7 @@ MAY_IMPORT = {
   'garbage': set(),
   'onednn': {'cores'},
   'models': {'onednn'},
+  'inference': {'models', 'onednn'},
   'data': {'errors'},
   'optim': set(),
   'metrics': set(),

@@ -9,7 +9,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from bitnet_jax import errors
+from bitnet_jax import errors, onednn
 from bitnet_jax.benchmarks import against_torch, timing
 from bitnet_jax.benchmarks.network import Case
 
@@ -41,9 +41,10 @@ def measure(
   Raises:
     ConfigError: PyTorch is not to be had, or computes something else.
   """
+  onednn.spin()  # As `predict` does.
   case = Case(config)
-  run, ours = case.folded()
-  run().block_until_ready()
+  run, ours = case.in_use()
+  run()
   work = config.global_batch_size * count
   sides: dict[str, timing.Side] = {'ours': functools.partial(ours, count)}
   if not against:
@@ -55,7 +56,7 @@ def measure(
   ):
     arrays = (config, case.variables, case.images, case.labels)
     versions = torch.build(*arrays, dtype=config.model.dtype)
-    agreement = _compare(np.asarray(run()), np.asarray(torch.ask('logits')), config.model.dtype)
+    agreement = _compare(run(), np.asarray(torch.ask('logits')), config.model.dtype)
     sides['torch'] = lambda: torch.ask('infer', count=count)
     if config.model.dtype == 'float32':
       versions['onnxruntime'] = torch.ask('export')

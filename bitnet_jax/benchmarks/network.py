@@ -12,10 +12,9 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from bitnet_jax import assemble, compilation, metrics, parallel, steps
+from bitnet_jax import assemble, compilation, inference, metrics, parallel, steps
 from bitnet_jax.analysis import counts
 from bitnet_jax.config import CIFAR_MODELS
-from bitnet_jax.models import fold
 from bitnet_jax.plan import Plan, steps_per_execution
 
 Tree = Any
@@ -124,19 +123,20 @@ class Case:
 
     return run
 
-  def folded(self) -> tuple[Callable[[], jax.Array], Callable[[int], float]]:
-    """The network in evaluation, folded: a function of nothing, and one that times calls of it."""
-    model, variables = fold.fold(self.model(axis_name=''), self.variables)
-    variables, images = jax.device_put((variables, self.images))
-    apply = jax.jit(lambda variables, images: model.apply(variables, images, train=False))
+  def in_use(self) -> tuple[Callable[[], np.ndarray], Callable[[int], float]]:
+    """The network as `predict` runs it: a function of nothing, and one that times calls of it."""
+    images = jax.device_put(self.images)
+    logits = inference.make_predictor(
+      self.model(axis_name=''), self.variables, images.shape[1:], len(images)
+    )
 
-    def run() -> jax.Array:
-      return apply(variables, images)
+    def run() -> np.ndarray:
+      return logits(images)
 
     def seconds(count: int) -> float:
       start = time.perf_counter()
       for _ in range(count):
-        run().block_until_ready()
+        run()
       return time.perf_counter() - start
 
     return run, seconds

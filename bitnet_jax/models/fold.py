@@ -9,16 +9,13 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from bitnet_jax.models import bitnet, layers, onednn_ops, resnet
+from bitnet_jax.models import bitnet, layers, resnet
 
 Tree = Any
 
-# Examples from which on oneDNN's kernels win over what it takes to call them.
-_ONEDNN_BATCH = 8
-
 
 class FoldedConv(layers.Conv):
-  """A convolution with the bias, and the ReLU, of the batch norm that followed it.
+  """A convolution with the bias, and the ReLU, of the batch norm that followed it, by XLA.
 
   Attributes:
     relu: whether a ReLU follows.
@@ -32,9 +29,6 @@ class FoldedConv(layers.Conv):
     shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
     kernel = self.parameter('kernel', nn.initializers.zeros, shape)
     bias = self.parameter('bias', nn.initializers.zeros, shape[-1:])
-    large = x.shape[0] >= _ONEDNN_BATCH
-    if self.kernels != 'xla' and large and onednn_ops.runs_conv(self.dtype):
-      return onednn_ops.conv_bias(x.astype(self.dtype), kernel, bias, self.strides, self.relu)
     y = layers.convolve(x.astype(self.dtype), kernel, self.strides) + bias.astype(self.dtype)
     return nn.relu(y) if self.relu else y
 
@@ -76,9 +70,7 @@ def fold(model: nn.Module, variables: Tree) -> tuple[nn.Module, Tree]:
     return model, variables
   conv, norm = model.conv.keywords, model.norm.keywords
   params = _fold(variables['params'], variables['batch_stats'], norm['epsilon'])
-  folded_conv = functools.partial(
-    FoldedConv, relu=relu, dtype=conv['dtype'], kernels=conv['kernels']
-  )
+  folded_conv = functools.partial(FoldedConv, relu=relu, dtype=conv['dtype'])
   folded_norm = functools.partial(FoldedNorm, done=relu)
   return model.clone(conv=folded_conv, norm=folded_norm), {'params': params}
 

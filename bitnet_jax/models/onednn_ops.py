@@ -14,19 +14,20 @@ import jax.numpy as jnp
 
 from bitnet_jax import onednn
 
-_TYPES = {jnp.dtype('float32'): 'f32', jnp.dtype('bfloat16'): 'bf16'}
+# Names of types, as `onednn` has them.
+TYPES = {jnp.dtype('float32'): 'f32', jnp.dtype('bfloat16'): 'bf16'}
 # Batch norm of fewer channels than a vector register holds is faster by XLA's kernels.
 _CHANNEL_UNIT = {'f32': 8, 'bf16': 16}
 
 
 def runs_conv(dtype: jax.typing.DTypeLike) -> bool:
   """Whether a convolution of this type is done here."""
-  return _TYPES.get(jnp.dtype(dtype), '') in onednn.fast_types()
+  return TYPES.get(jnp.dtype(dtype), '') in onednn.fast_types()
 
 
 def runs_norm(dtype: jax.typing.DTypeLike, features: int) -> bool:
   """Whether batch norm of this type over so many channels is done here."""
-  return runs_conv(dtype) and features % _CHANNEL_UNIT[_TYPES[jnp.dtype(dtype)]] == 0
+  return runs_conv(dtype) and features % _CHANNEL_UNIT[TYPES[jnp.dtype(dtype)]] == 0
 
 
 @functools.partial(jax.jit, static_argnames=('strides',))  # See `layers`.
@@ -51,23 +52,14 @@ def _conv(x, kernel, strides):
   return _conv_call('conv_forward', x, kernel, strides, (x, kernel), result)
 
 
-def conv_bias(
-  x: jax.Array, kernel: jax.Array, bias: jax.Array, strides: int, relu: bool
-) -> jax.Array:
-  """A convolution, see `conv`, with a bias `[features]`, float32, and a ReLU; no gradient."""
-  ending = ('relu' if relu else 'none',)
-  result = _conv_result(x, kernel, strides)
-  return _conv_call('conv_bias', x, kernel, strides, (x, kernel, bias), result, ending)
-
-
 def _conv_result(x, kernel, strides):
   n, height, width, _ = x.shape
   return (n, -(-height // strides), -(-width // strides), kernel.shape[-1]), x.dtype
 
 
-def _conv_call(operation, x, kernel, strides, operands, result, ending=()):
-  sizes = (*x.shape, kernel.shape[-1], kernel.shape[0], strides, *ending)
-  name = ' '.join(map(str, (operation, _TYPES[x.dtype], *sizes)))
+def _conv_call(operation, x, kernel, strides, operands, result):
+  sizes = (*x.shape, kernel.shape[-1], kernel.shape[0], strides)
+  name = ' '.join(map(str, (operation, TYPES[x.dtype], *sizes)))
   return onednn.call(name, operands, [jax.ShapeDtypeStruct(*result)])[0]
 
 
@@ -109,7 +101,7 @@ def normalize(
 
 def _norm_name(operation, x, epsilon, relu):
   sizes = (*x.shape, 'relu' if relu else 'none', epsilon)
-  return ' '.join(map(str, (operation, _TYPES[x.dtype], *sizes)))
+  return ' '.join(map(str, (operation, TYPES[x.dtype], *sizes)))
 
 
 def _norm_forward(x, scale, bias, epsilon, relu):

@@ -117,22 +117,6 @@ def _conv_forward(dtype: str, sizes: Sequence[str]) -> Plan:
   return plan
 
 
-def _conv_bias(dtype: str, sizes: Sequence[str]) -> Plan:
-  """Operands x, kernel, bias; result y, through a ReLU if the last size is 'relu'."""
-  conv, bias = _Convolution(dtype, sizes[:-1]), dnn.vector(int(sizes[4]))
-  description = dnn.create(
-    'convolution_forward_primitive_desc_create',
-    *(dnn.engine(), dnn.FORWARD_INFERENCE, dnn.DIRECT),
-    *(conv.src, conv.packed, bias, conv.dst, *conv.geometry),
-    dnn.attributes_with_relu() if sizes[-1] == 'relu' else dnn.attributes(),
-  )
-  plan = Plan([conv.src, conv.kernel, bias], [conv.dst])
-  x, kernel, shift, y = plan.buffers
-  packed = _pack_kernel(plan, conv, description, kernel)
-  plan.add(description, {dnn.SRC: x, dnn.WEIGHTS: packed, dnn.BIAS: shift, dnn.DST: y})
-  return plan
-
-
 def _conv_input_gradient(dtype: str, sizes: Sequence[str]) -> Plan:
   """Operands gradient of y, kernel; result gradient of x."""
   conv = _Convolution(dtype, sizes)
@@ -230,7 +214,6 @@ def _matmul(dtype: str, sizes: Sequence[str]) -> Plan:
 _PLANS = {
   'matmul': _matmul,
   'conv_forward': _conv_forward,
-  'conv_bias': _conv_bias,
   'conv_input_gradient': _conv_input_gradient,
   'conv_kernel_gradient': _conv_kernel_gradient,
   'norm_forward': _norm_forward,
@@ -242,10 +225,10 @@ def make(name: str) -> Plan:
   """The plan of a name: operation, type and sizes.
 
   For a convolution these are examples, height, width, channels, filters, the kernel's side and the
-  stride ('conv_forward f32 64 32 32 16 64 3 1'), and 'relu' or 'none' for one with a bias; for
-  batch norm groups, examples of a group, positions, channels, 'relu' or 'none', and epsilon; for
-  products of matrices how many (two numbers), rows, inner length, columns, and the orders in which
-  the axes lie ('matmul f32 6 6 64 32 16 ambk,abkn->ambn').
+  stride ('conv_forward f32 64 32 32 16 64 3 1'); for batch norm groups, examples of a group,
+  positions, channels, 'relu' or 'none', and epsilon; for products of matrices how many (two
+  numbers), rows, inner length, columns, and the orders in which the axes lie
+  ('matmul f32 6 6 64 32 16 ambk,abkn->ambn').
   """
   operation, dtype, *sizes = name.split()
   return _PLANS[operation](dtype, sizes)

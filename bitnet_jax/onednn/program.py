@@ -1,0 +1,121 @@
+"""A whole network as one call: images in, logits out, both NumPy arrays.
+
+Images go through one at a time, so that their activations stay in the cache: each core has its own
+image and no thread waits for another. What is left over, or a single image, is shared by all cores.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from bitnet_jax import cores
+from bitnet_jax.onednn import graph
+from bitnet_jax.onednn import library as dnn
+from bitnet_jax.onednn.instance import Instance
+from bitnet_jax.onednn.layout import Layout
+from bitnet_jax.onednn.weights import Weights
+
+# Multiply-adds that are worth another thread: one that waits awake, one that must be woken.
+_SPINNING_SHARE, _PASSIVE_SHARE = 10**6, 10**7
+
+
+class Program:
+  """A function of images; any thread may call it.
+
+  Args:
+    network: simplified.
+    dtype: 'f32' or 'bf16', of the computation.
+
+  Raises:
+    Unsupported: it cannot be laid out.
+    RuntimeError: oneDNN refuses.
+  """
+
+  def __init__(self, network: graph.Network, dtype: str) -> None:
+    self._network, self._dtype, self._block = network, dtype, dnn.register_lanes()
+    self._layout = Layout(network, self._block)
+    self._shape, self._weights = network.nodes[0].shape, Weights()
+    self._kernel = np.zeros((self._layout.features.lanes, len(network.bias)), np.float32)
+    self._kernel[self._layout.feature_lanes] = network.kernel
+    self._idle: list[Instance] = []
+    self._settle()
+    self._shared: Instance | None = self._make(self._cores)
+
+  def _settle(self) -> None:
+    """Takes note of the process; in a fork, threads of OpenMP and holders of locks are missing."""
+    self._process, self._cores = os.getpid(), cores.available()
+    self._making, self._sharing = threading.Lock(), threading.Lock()
+    self._shared = None
+
+  def _make(self, limit: int) -> Instance:
+    share = _SPINNING_SHARE if dnn.spins() else _PASSIVE_SHARE
+    with self._making:
+      return Instance(
+        self._network,
+        self._layout,
+        dtype=self._dtype,
+        block=self._block,
+        weights=self._weights,
+        threads=lambda work: min(max(work // share, 1), limit),
+      )
+
+  def __call__(self, images: npt.ArrayLike) -> np.ndarray:
+    """Maps images, `[batch, height, width, channels]`, to logits, `[batch, classes]`, float32.
+
+    Raises:
+      ValueError: they have another size than the network was made for.
+    """
+    batch = np.ascontiguousarray(images, np.float32)
+    if batch.shape[1:] != self._shape:
+      raise ValueError(f'images of {batch.shape[1:]}; the network was made for {self._shape}')
+    means = np.empty((len(batch), len(self._kernel)), np.float32)
+    if os.getpid() != self._process:
+      self._settle()
+    left = len(batch) % self._cores
+    shared = self._shared if left <= self._cores // 2 else None
+    apart = len(batch) - left if shared else len(batch)
+    if apart:
+      self._run_apart(batch[:apart], means[:apart])
+    if shared and left:
+      self._run_shared(shared, batch[apart:], means[apart:])
+    return means @ self._kernel + self._network.bias
+
+  def _run_shared(self, instance: Instance, images: np.ndarray, means: np.ndarray) -> None:
+    """One after the other, each by all cores."""
+    with self._sharing:
+      for image, mean in zip(images, means, strict=True):
+        instance.run(image.ctypes.data, mean.ctypes.data)
+
+  def _run_apart(self, images: np.ndarray, means: np.ndarray) -> None:
+    """Each by one core; whoever is ready takes the next."""
+    numbers = iter(range(len(images)))
+    faults: list[BaseException] = []
+
+    def work() -> None:
+      try:
+        self._run_some(images, means, numbers)
+      except BaseException as fault:
+        faults.append(fault)
+
+    others = [threading.Thread(target=work) for _ in range(min(self._cores, len(images)) - 1)]
+    for thread in others:
+      thread.start()
+    work()
+    for thread in others:
+      thread.join()
+    if faults:
+      raise faults[0]
+
+  def _run_some(self, images: np.ndarray, means: np.ndarray, numbers: Iterator[int]) -> None:
+    try:
+      instance = self._idle.pop()
+    except IndexError:
+      instance = self._make(1)
+    for number in numbers:
+      instance.run(images[number].ctypes.data, means[number].ctypes.data)
+    self._idle.append(instance)
