@@ -38,7 +38,7 @@ def make_predictor(
     normalised, to logits, `[batch, num_classes]`, float32.
   """
   conv = model.conv.keywords
-  if conv['kernels'] == 'onednn' and onednn_ops.runs_conv(conv['dtype']):
+  if conv['kernels'] != 'xla' and onednn_ops.runs_conv(conv['dtype']):
     try:
       network = tracing.trace(model, variables, image_shape)
       return onednn.Program(network, onednn_ops.TYPES[jnp.dtype(conv['dtype'])])
