@@ -15,7 +15,7 @@ os.environ['XLA_FLAGS'] = ' '.join(
   ]
 )
 # Compiled programs are shared by the processes of a run of the tests, and by nothing else.
-if 'PYTEST_XDIST_WORKER' not in os.environ:  # What its parent set, a worker inherits.
+if not os.environ.get('PYTEST_XDIST_WORKER'):  # What its parent set, a worker inherits.
   _CACHE = tempfile.TemporaryDirectory(prefix='bitnet_jax_tests_')
   os.environ['XDG_CACHE_HOME'] = _CACHE.name
 flags.FLAGS.mark_as_parsed()  # absltest's temporary directories ask for its flags.
