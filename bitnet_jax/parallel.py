@@ -176,7 +176,9 @@ class AnyProcess:
 def mean_over_devices(tree: Tree) -> Tree:
   """Inside a mapped function: the mean over all devices."""
   if lax.axis_size(AXIS) == 1:
-    return tree  # Hundreds of divisions by 1 would be traced.
+    # Without hundreds of divisions by 1, which would be traced and then dropped. Without the sum,
+    # XLA would fuse otherwise, and round otherwise.
+    return sum_over_devices(tree)
   if not _through_gloo():
     return lax.pmean(tree, AXIS)  # XLA joins them where that pays.
   # Between processes on CPUs each array costs a message; one of all is many times faster.
