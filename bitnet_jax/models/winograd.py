@@ -56,8 +56,9 @@ _JOIN = np.concatenate(
 _PRODUCTS, _MAPS = 2.9, 120
 # Bytes of tiles of a part of the batch: a few times the cache of a core.
 _CACHE_BYTES = 2**22
-# Below, what each operation costs by itself counts.
-_FEWEST_PIXELS = 1024
+# Products of an input and a filter, for each of which a direct convolution has 9 multiply-adds: below
+# so many, what each operation costs by itself counts.
+_FEWEST_PRODUCTS = 2**25
 
 # Pixels of a block, and numbers of a tile, along an axis.
 _BLOCK, _TILE = 4, 6
@@ -155,7 +156,8 @@ def pays(x: jax.Array, kernel_shape: Sequence[int], strides: int) -> bool:
   features = kernel_shape[-1]
   filled = -(-height // _BLOCK) * -(-width // _BLOCK) * _BLOCK**2 / (height * width)
   products = _PRODUCTS * c * features + _MAPS * (c + features)
-  return n * height * width >= _FEWEST_PIXELS and filled * products < 9 * c * features
+  enough = n * height * width * c * features >= _FEWEST_PRODUCTS
+  return enough and filled * products < 9 * c * features
 
 
 def _parts(n: int, bytes_of_one: int) -> int:

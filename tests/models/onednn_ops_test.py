@@ -107,13 +107,13 @@ class OnednnOpsTest(parameterized.TestCase):
       np.testing.assert_allclose(one.reshape(other.shape), other, atol=2e-5)
 
   @parameterized.parameters(
-    ('bitnet', 'onednn', 2),
-    ('wide_resnet', 'onednn', 2),
-    ('bitnet', 'winograd', 4),
-    ('wide_resnet', 'winograd', 4),
+    ('bitnet', 'onednn', 2, 16),
+    ('wide_resnet', 'onednn', 2, 16),
+    ('bitnet', 'winograd', 4, 32),
+    ('wide_resnet', 'winograd', 4, 32),
   )
-  def test_a_network_computes_the_same(self, name, kernels, width):
-    images = jax.random.normal(jax.random.key(0), (8, 16, 16, 3))
+  def test_a_network_computes_the_same(self, name, kernels, width, size):
+    images = jax.random.normal(jax.random.key(0), (8, size, size, 3))
     made = {
       which: create_model(
         name,

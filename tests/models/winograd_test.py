@@ -76,7 +76,7 @@ class ChoiceTest(parameterized.TestCase):
     ((64, 32, 32, 64), 3, 64, 2, False),
     ((64, 32, 32, 64), 1, 64, 1, False),
     ((64, 9, 9, 64), 3, 64, 1, False),  # 144 pixels for 81.
-    ((1, 8, 8, 64), 3, 64, 1, False),
+    ((64, 8, 8, 64), 3, 64, 1, False),  # Over before it pays.
   )
   def test_pays(self, shape, size, features, strides, want):
     x = jax.ShapeDtypeStruct(shape, jnp.float32)
@@ -84,9 +84,9 @@ class ChoiceTest(parameterized.TestCase):
     self.assertEqual(winograd.pays(x, kernel, strides), want)
     self.assertFalse(winograd.pays(x.update(dtype=jnp.bfloat16), kernel, strides))
 
-  @parameterized.parameters(('float32', 1), ('bfloat16', 0))
+  @parameterized.parameters(('float32', 3), ('bfloat16', 0))
   def test_used_where_it_pays(self, dtype, want):
-    """In the layer of 64 channels on 16x16 pixels; before it are fewer, behind it fewer pixels."""
+    """In the second layer of each stage; the first ones have a stride, or 16 channels."""
     model = create_model(
       'wide_resnet',
       num_classes=2,
@@ -96,7 +96,7 @@ class ChoiceTest(parameterized.TestCase):
       dtype=dtype,
       kernels='winograd',
     )
-    images = jnp.zeros((8, 16, 16, 3))
+    images = jnp.zeros((8, 32, 32, 3))
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     text = jax.jit(model.apply).lower(variables, images).as_text()
     self.assertEqual(text.count('plan = "matmul'), want)
