@@ -102,7 +102,7 @@ class StopTest(StopCase, parameterized.TestCase):
     self.assertEqual(code, 75, stderr[-2000:])
     self.assertGreaterEqual(self.goes_on(workdir, stderr), 22 if marker == 'test loss' else 30)
 
-  def test_signal_while_the_step_compiles_is_met_after_one_step(self):
+  def test_signal_while_the_step_compiles_is_met_before_the_first_step(self):
     workdir = self.folder / 'compiles'
     arguments = train_process.command(workdir, self.data_dir, {})[3:]
     # A cache of its own, in which the step is not yet.
@@ -117,7 +117,10 @@ class StopTest(StopCase, parameterized.TestCase):
     )
     self.assertEqual(stopped.returncode, 75, stopped.stderr[-2000:])
     self.assertIn('COMPILED after SIGTERM', stopped.stderr)
-    self.assertEqual(self.goes_on(workdir, stopped.stderr), 1)
+    self.assertIn('step=0: asked to stop; run the command again', stopped.stderr)
+    self.assertEqual(list((workdir / 'checkpoints').glob('*')), [])
+    self.run_main(workdir)
+    self.assertSameState(workdir, self.whole)
 
   def test_stopped_evaluation_is_made_up_for(self):
     """Many small evaluation batches, so that the signal surely falls into them."""

@@ -81,11 +81,28 @@ def trace(jaxpr: Any) -> Structure:
   image = jaxpr.invars[-1]
   known: dict[Any, tuple[Channels, ...]] = {image: (Channels(INPUT, 0, image.aval.shape[-1]),)}
   convolutions: list[Convolution] = []
+  _follow(jaxpr, known, convolutions)
+  return Structure(tuple(convolutions), known[jaxpr.outvars[0]])
+
+
+def _follow(
+  jaxpr: Any, known: dict[Any, tuple[Channels, ...]], convolutions: list[Convolution]
+) -> None:
+  """Adds the channels of what a jaxpr computes to `known`, and its convolutions."""
   for eqn in jaxpr.eqns:
     images = [var for var in eqn.invars if not hasattr(var, 'val') and var in known]
     if not images:
       continue  # Of parameters alone.
-    if eqn.primitive.name == 'conv_general_dilated':
+    if eqn.primitive.name in ('jit', 'pjit'):  # A layer that is traced once for all like it.
+      inner = eqn.params['jaxpr'].jaxpr
+      within = {
+        var: known[outer]
+        for var, outer in zip(inner.invars, eqn.invars, strict=True)
+        if not hasattr(outer, 'val') and outer in known
+      }
+      _follow(inner, within, convolutions)
+      known.update(zip(eqn.outvars, (within[var] for var in inner.outvars), strict=True))
+    elif eqn.primitive.name == 'conv_general_dilated':
       convolutions.append(_convolution(eqn, known[images[0]]))
       known[eqn.outvars[0]] = (Channels(len(convolutions), 0, convolutions[-1].features),)
     elif eqn.primitive.name == 'concatenate':
@@ -99,7 +116,6 @@ def trace(jaxpr: Any) -> Structure:
       known[eqn.outvars[0]] = known[images[0]]
     else:
       raise ValueError(f'cannot follow the channels through {eqn.primitive.name}')
-  return Structure(tuple(convolutions), known[jaxpr.outvars[0]])
 
 
 def _convolution(eqn: Any, inputs: tuple[Channels, ...]) -> Convolution:

@@ -56,7 +56,7 @@ _JOIN = np.concatenate(
 _PRODUCTS, _MAPS = 2.9, 120
 # Bytes of tiles of a part of the batch: a few times the cache of a core.
 _CACHE_BYTES = 2**22
-# Products of an input and a filter, for each of which a direct convolution has 9 multiply-adds: below
+# Pixels times channels times filters, 9 multiply-adds of a direct convolution each: below
 # so many, what each operation costs by itself counts.
 _FEWEST_PRODUCTS = 2**25
 

@@ -15,11 +15,12 @@ from tests.analysis.measured_test import make_run
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 # In place of the real one: no environment is made, and Python says how it was called.
-_ENVIRONMENT = """
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-fail() { printf 'bitnet_jax: error: %s\\n' "$2" >&2; exit "$1"; }
+_ENVIRONMENT = (
+  (_ROOT / 'launch/environment.sh').read_text()
+  + """
 prepare_environment() { python=echo; }
 """
+)
 
 
 def _lines(fig):
