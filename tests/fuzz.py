@@ -34,13 +34,20 @@ LITERALS = st.recursive(
 
 
 class Server:
-  """Runs command lines in `fuzz_server`; `run` gives exit code, stdout and stderr."""
+  """Runs a command's lines in `fuzz_server`; `run` gives exit code, stdout and stderr."""
 
-  def __init__(self, folder):
+  def __init__(self, folder, command='main'):
+    variables = {
+      'PYTHONPATH': str(ROOT),
+      'TMPDIR': str(folder),
+      'HTTPS_PROXY': 'http://127.0.0.1:9',  # Refuses at once: no network is asked.
+      'JAX_COMPILATION_CACHE_DIR': f'{folder}/compiled',
+      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+    }
     self.process = subprocess.Popen(
-      [sys.executable, '-m', 'tests.fuzz_server'],
+      [sys.executable, '-m', 'tests.fuzz_server', command],
       cwd=ROOT,
-      env={**os.environ, 'PYTHONPATH': str(ROOT), 'TMPDIR': str(folder)},
+      env={**os.environ, **variables},
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       text=True,
@@ -186,10 +193,11 @@ def cases(draw):
   if kind == 'line' and draw(st.booleans()):
     arguments = []
   odd = ['w/v/ü', 'file', 'file/w', 'x' * 300, '/proc/x']
-  workdir = draw(st.sampled_from(['w'] if kind == 'valid' else ['w'] * 3 + odd))
+  workdir = draw(st.sampled_from(['w'] * (9 if kind == 'valid' else 3) + odd))
   arguments.append(f'--workdir={workdir}')
-  if workdir[0] != 'w':
-    codes = codes | {6}
+  usable = workdir[0] == 'w'
+  if not usable:
+    codes = codes | {6} if kind == 'line' else {2, 6} if codes != {2} else codes
   given = draw(st.lists(overrides(valid=kind == 'valid'), max_size=3))
   arguments += [argument for argument, _ in given]
   for argument, refused in given:
@@ -201,10 +209,12 @@ def cases(draw):
     arguments += draw(st.lists(OTHER_ARGUMENTS, max_size=3))
     arguments = draw(st.permutations(arguments))
     codes = codes | {6}
-  named = any(f'--config={path}' in arguments for path in WITH_DATA_DIR)
-  named = named or any('data.dir' in part for part in [*arguments, text or ''])
-  if codes != {2} and named:
+  has_dir = any(f'--config={path}' in arguments for path in WITH_DATA_DIR)
+  named = has_dir or any('data.dir' in part for part in [*arguments, text or ''])
+  if codes != {2} and named and (usable or kind == 'line'):
     codes = codes | {3}  # Nothing is there, or no data set.
+  if kind in ('valid', 'overrides') and not given:  # Nothing else can be wrong.
+    codes = {6} if not usable else {3} if has_dir else {0}
   return arguments, text, codes
 
 

@@ -1,28 +1,37 @@
-"""A process that runs the training command on many command lines, each in a fork of its own.
+"""A process that runs one command on many command lines, each in a fork of its own.
 
 It has imported all that the command needs, so that a case takes milliseconds, and what it runs is
-the command itself, from `cli.run` to the exit code; only the training is replaced, by the checks
-that it begins with, and no data set is asked for in the default place. Reads a JSON line,
-`[argument, ...]`, answers with one: `[exit code, stdout, stderr]`.
+the command itself, from `cli.run` to the exit code. Of the training command, the training is
+replaced, by the checks that it begins with, and no data set is asked for in the default place; the
+others do all that they do. Reads a JSON line, `[argument, ...]`, answers with one: `[exit code,
+stdout, stderr]`.
 """
 
+import importlib
 import json
 import os
 import sys
 import tempfile
 import types
 
-from bitnet_jax import assemble, cli, main, validation
+from bitnet_jax import assemble, cli, validation
 from bitnet_jax.data import sources
 from bitnet_jax.plan import make_plan
 from tests.fuzz import REACHED
 
+# What a command would import in the middle of its work.
+LOADS = {
+  'main': (),
+  'evaluate': ('assemble', 'evaluation', 'feeds', 'records', 'trained'),
+  'predict': ('assemble', 'trained', 'data.augment', 'data.crop', 'inference', 'records'),
+  'prepare': ('data.folder_builder',),
+}
 NUM_DEVICES = 2
 NUM_EXAMPLES = 50_000
 
 
-def train(config, workdir, *, watch, allowed_changes):
-  del workdir, watch, allowed_changes
+def train(config, workdir, *, watch, allowed_changes, check_workdir):
+  del workdir, watch, allowed_changes, check_workdir
   print(REACHED)
   validation.validate_devices(config, NUM_DEVICES)
   plan = make_plan(config, NUM_EXAMPLES)
@@ -36,7 +45,7 @@ def check_there(name, data_dir, check=sources.check_there):
     check(name, data_dir)
 
 
-def run_in_fork(argv, stdout, stderr):
+def run_in_fork(module, argv, stdout, stderr):
   child = os.fork()
   if not child:
     os.dup2(stdout.fileno(), 1)
@@ -44,7 +53,7 @@ def run_in_fork(argv, stdout, stderr):
     sys.argv = argv
     code = 99  # No way to end that Python knows of.
     try:
-      cli.run(main.main, argv)
+      cli.run(module.main, argv, takes_arguments=module.__name__.endswith('.predict'))
     except SystemExit as error:
       code = error.code
       if isinstance(code, str):  # As the interpreter does.
@@ -58,15 +67,27 @@ def run_in_fork(argv, stdout, stderr):
   return os.waitstatus_to_exitcode(status)
 
 
-def serve():
-  sources.check_there = check_there
-  replaced = types.ModuleType('bitnet_jax.train')
-  replaced.train = train
-  sys.modules['bitnet_jax.train'] = replaced
-  sys.modules['bitnet_jax'].train = replaced
+def load(command):
+  """The command's module, with all that it needs, its flags defined."""
+  module = importlib.import_module(f'bitnet_jax.{command}')
+  for name in LOADS[command]:
+    importlib.import_module(f'bitnet_jax.{name}')
+  if hasattr(module, 'define_flags'):
+    module.define_flags()
+  if command == 'main':
+    sources.check_there = check_there
+    replaced = types.ModuleType('bitnet_jax.train')
+    replaced.train = train
+    sys.modules['bitnet_jax.train'] = replaced
+    sys.modules['bitnet_jax'].train = replaced
+  return module
+
+
+def serve(command):
+  module = load(command)
   for line in sys.stdin:
     with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
-      code = run_in_fork(['main.py', *json.loads(line)], stdout, stderr)
+      code = run_in_fork(module, [f'{command}.py', *json.loads(line)], stdout, stderr)
       texts = []
       for file in (stdout, stderr):
         file.seek(0)
@@ -75,4 +96,4 @@ def serve():
 
 
 if __name__ == '__main__':
-  serve()
+  serve(sys.argv[1])

@@ -1,18 +1,40 @@
 """Fuzzed command lines and configuration files: one line, the right exit code, no traceback.
 
-`FUZZ_CASES` sets how many; the nightly run of tests/faults takes 10,000.
+`FUZZ_CASES` sets how many; the nightly run of tests/faults takes 10,000. Of each command but the
+training one a tenth as many are tried, on a real run and a real data set.
 """
 
+import collections
+import json
 import os
 import pathlib
 import tempfile
 
 import hypothesis
-from absl.testing import absltest
+import numpy as np
+from absl.testing import absltest, parameterized
+from PIL import Image
 
-from tests import fuzz
+from tests import fuzz, fuzz_commands, train_process
 
 CASES = int(os.environ.get('FUZZ_CASES', '300'))
+
+
+def try_each(strategy, count, check):
+  """Calls `check` with so many cases."""
+
+  @hypothesis.settings(
+    max_examples=count,
+    deadline=None,
+    derandomize='FUZZ_CASES' not in os.environ,
+    database=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
+  )
+  @hypothesis.given(strategy)
+  def each(case):
+    check(*case)
+
+  each()
 
 
 class FuzzTest(absltest.TestCase):
@@ -45,20 +67,12 @@ class FuzzTest(absltest.TestCase):
   def test_generated_cases(self):
     seen = reached = 0
 
-    @hypothesis.settings(
-      max_examples=CASES,
-      deadline=None,
-      derandomize='FUZZ_CASES' not in os.environ,
-      database=None,
-      suppress_health_check=list(hypothesis.HealthCheck),
-    )
-    @hypothesis.given(fuzz.cases())
-    def each(case):
+    def check(*case):
       nonlocal seen, reached
       seen += 1
       reached += self.check(*case)
 
-    each()
+    try_each(fuzz.cases(), CASES, check)
     self.assertGreaterEqual(seen, CASES)
     # The others are refused for their names, types and ranges alone.
     self.assertGreater(reached, seen / 10)
@@ -83,6 +97,44 @@ class FuzzTest(absltest.TestCase):
     self.assertEqual(fuzz.without_logs(['-verbosity=0'], log), '')
     self.assertEqual(fuzz.without_logs(['--v=1'], log + 'words\n'), 'words\n')
     self.assertEqual(fuzz.without_logs(['--config=a.py'], log), log)
+
+
+class CommandsTest(train_process.DataCase, parameterized.TestCase):
+  """The commands that use what a run made, and the one that makes its data."""
+
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.run_main(cls, cls.folder / 'run', num_epochs=0.1)
+    cls.places = {name: str(cls.folder / name) for name in ('run', 'data', 'none', 'file')}
+    cls.places['csv'] = str(cls.folder / 'out.csv')
+    cls.places['step'] = json.loads((cls.folder / 'run' / 'result.json').read_text())['step']
+    cls.places['image'] = str(cls.folder / 'images' / 'train' / 'a' / '1.png')
+    cls.places['folder'] = str(cls.folder / 'images')
+    cls.places['text'] = str(cls.folder / 'text.png')
+    for name in ('train/a', 'train/b', 'test/a'):
+      (cls.folder / 'images' / name).mkdir(parents=True)
+      pixels = np.arange(64, dtype=np.uint8).reshape(8, 8)
+      Image.fromarray(pixels).save(cls.folder / 'images' / name / '1.png')
+    pathlib.Path(cls.places['file']).touch()
+    pathlib.Path(cls.places['text']).write_text('text')
+
+  @parameterized.parameters(*fuzz_commands.COMMANDS)
+  def test_generated_cases(self, command):
+    server = fuzz.Server(self.folder, command)
+    self.addCleanup(server.close)
+    ends = collections.Counter()
+
+    def check(arguments, codes):
+      code, stdout, stderr = server.run(arguments)
+      fault = fuzz.fault(code, stdout, stderr, codes)
+      self.assertEqual(fault, '', f'{arguments}\n{stdout[-500:]}\n{stderr[-2000:]}')
+      ends[code] += 1
+
+    try_each(fuzz_commands.cases(command, self.places), CASES // 10, check)
+    self.assertGreater(ends[0], 0)
+    self.assertGreater(ends[2], 0)
+    print(f'{command}: {ends.total()} cases, by exit code {dict(sorted(ends.items()))}')
 
 
 if __name__ == '__main__':

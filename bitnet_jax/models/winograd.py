@@ -55,7 +55,7 @@ _JOIN = np.concatenate(
 # processor's rate), and of the maps, for each channel. Measured with AVX-512 on two cores.
 _PRODUCTS, _MAPS = 2.9, 120
 # Bytes of tiles of a part of the batch: a few times the cache of a core.
-_CACHE_BYTES = 2**22
+_CACHE_BYTES = 2**23
 # Pixels times channels times filters, 9 multiply-adds of a direct convolution each: below
 # so many, what each operation costs by itself counts.
 _FEWEST_PRODUCTS = 2**25
