@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import statistics
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,9 +16,13 @@ from bitnet_jax import cores, records
 # A side of a comparison: does the work once and says how many seconds it took.
 Side = Callable[[], float]
 
+# Seconds between two sides. Threads of another process that wait awake for its next kernel
+# (PyTorch's, onnxruntime's) keep their cores for some hundredths.
+_REST = 0.1
+
 
 def in_turns(sides: Mapping[str, Side], rounds: int, warm_up: int = 2) -> dict[str, list[float]]:
-  """Seconds of each side in each round; within a round one side runs after the other.
+  """Seconds of each side in each round; within a round one side runs after the other, rested.
 
   Args:
     sides: by name.
@@ -27,6 +32,7 @@ def in_turns(sides: Mapping[str, Side], rounds: int, warm_up: int = 2) -> dict[s
   seconds: dict[str, list[float]] = {name: [] for name in sides}
   for number in range(warm_up + rounds):
     for name, side in sides.items():
+      time.sleep(_REST)
       took = side()
       if number >= warm_up:
         seconds[name].append(took)

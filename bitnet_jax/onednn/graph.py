@@ -11,9 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Multiply-adds that take as long as one value of what is no convolution, which waits for memory.
-_OTHER_WORK = 16
-
 
 class Unsupported(Exception):
   """The network does something that is not done here."""
@@ -167,12 +164,6 @@ def _append(x: Node, after: Affine) -> bool:
     x.scale, x.shift = x.scale * after.scale, x.shift * after.scale + after.shift
   x.relu = after.relu
   return True
-
-
-def work(node: Node) -> int:
-  """Multiply-adds of one image, or what takes as long."""
-  height, width, c = node.shape
-  return height * width * (node.kernel.size if isinstance(node, Conv) else c * _OTHER_WORK)
 
 
 def leaves(nodes: Sequence[Node]) -> list[Node]:

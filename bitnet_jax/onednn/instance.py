@@ -48,6 +48,10 @@ class Instance:
     block: channels of a block.
     weights: shared by the instances of a network.
     threads: how many each operation uses, by its multiply-adds.
+
+  Attributes:
+    stream: the queue of its primitives.
+    stretches: number of threads and the primitives that use so many, in order.
   """
 
   def __init__(
@@ -61,38 +65,33 @@ class Instance:
     threads: Callable[[int], int],
   ) -> None:
     self._dtype, self._block, self._weights = dtype, block, weights
-    self._stream = dnn.stream()
-    self._stretches: list[tuple[int, list[dnn.Primitive]]] = []
+    self.stream = dnn.stream()
+    self.stretches: list[tuple[int, list[dnn.Primitive]]] = []
     self._reserve(layout)
     self._take_image(network.nodes[0].shape)
     for number, step in enumerate(layout.steps):
-      self._choose(threads(graph.work(step.node)))
+      self._choose(threads(step.work))
       self._add_step(number, step)
     self._choose(1)
     self._add_mean(layout.features)
 
-  def run(self, image: int, result: int) -> None:
-    """Reads an image, `[height, width, channels]`, and writes means, `[lanes]`; both float32.
+  @property
+  def size(self) -> int:
+    """Bytes of its activations."""
+    return self._arena.nbytes
 
-    Args:
-      image: address.
-      result: address.
-    """
+  def take(self, image: int, result: int) -> None:
+    """Says where the image lies and where its means go, as addresses."""
     dnn.place(self._image, image)
     dnn.place(self._result, result)
-    for threads, primitives in self._stretches:
-      dnn.set_threads(threads)
-      for primitive in primitives:
-        primitive.execute(self._stream)
-    dnn.load().dnnl_stream_wait(self._stream)
 
   def _choose(self, threads: int) -> None:
     dnn.set_threads(threads)
-    if not self._stretches or self._stretches[-1][0] != threads:
-      self._stretches.append((threads, []))
+    if not self.stretches or self.stretches[-1][0] != threads:
+      self.stretches.append((threads, []))
 
   def _add(self, description: Handle, arguments: dict[int, Handle]) -> None:
-    self._stretches[-1][1].append(dnn.Primitive(description, arguments))
+    self.stretches[-1][1].append(dnn.Primitive(description, arguments))
 
   def _reserve(self, layout: Layout) -> None:
     """Makes memory for all buffers; those that do not live at the same time share it."""
@@ -211,6 +210,27 @@ class Instance:
     self._result = dnn.memory(means)
     description = _pooling(dnn.MEAN_POOLING, layout, means, side, 1, 0)
     self._add(description, {dnn.SRC: memory, dnn.DST: self._result})
+
+
+def run(instances: Sequence[Instance], images: Sequence[int], results: Sequence[int]) -> None:
+  """Runs one network on several images, each operation on all of them before the next.
+
+  A kernel that has left the cache is read once for all.
+
+  Args:
+    instances: of the network, one for each image.
+    images: address of each, `[height, width, channels]`, float32.
+    results: where the mean over positions of each goes, `[lanes]`, float32.
+  """
+  for instance, image, result in zip(instances, images, results, strict=True):
+    instance.take(image, result)
+  for stretches in zip(*[instance.stretches for instance in instances], strict=True):
+    dnn.set_threads(stretches[0][0])
+    for primitives in zip(*[primitives for _, primitives in stretches], strict=True):
+      for instance, primitive in zip(instances, primitives, strict=True):
+        primitive.execute(instance.stream)
+  for instance in instances:
+    dnn.load().dnnl_stream_wait(instance.stream)
 
 
 def _pooling(

@@ -28,6 +28,9 @@ from bitnet_jax.onednn.graph import Unsupported
 # A channel: the node that made it and which of its own it is.
 Channel = tuple[graph.Node, int]
 
+# Multiply-adds that take as long as one value of what is no convolution, which waits for memory.
+_OTHER_WORK = 16
+
 
 @dataclasses.dataclass(eq=False)
 class Buffer:
@@ -86,6 +89,16 @@ class Step:
   inputs: np.ndarray
   outputs: np.ndarray
   passed: tuple[tuple[int, int], ...] = ()
+
+  @property
+  def work(self) -> int:
+    """Multiply-adds of one image, as laid out (a filled block counts), or what takes as long."""
+    height, width = self.target.buffer.side
+    kernel_work = _OTHER_WORK
+    if isinstance(self.node, graph.Conv):
+      size, _, c, _ = self.node.kernel.shape
+      kernel_work = size**2 * (self.source.lanes if self.source else c)
+    return height * width * self.target.lanes * kernel_work
 
 
 @dataclasses.dataclass(eq=False)

@@ -1,7 +1,7 @@
 """A whole network as one call: images in, logits out, both NumPy arrays.
 
-Images go through one at a time, so that their activations stay in the cache: each core has its own
-image and no thread waits for another. What is left over, or a single image, is shared by all cores.
+Each core has images of its own and no thread waits for another: so few at a time that their
+activations stay in the cache. What is left over, or a single image, is shared by all cores.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bitnet_jax import cores
-from bitnet_jax.onednn import graph
+from bitnet_jax.onednn import graph, instance
 from bitnet_jax.onednn import library as dnn
 from bitnet_jax.onednn.instance import Instance
 from bitnet_jax.onednn.layout import Layout
@@ -22,6 +22,9 @@ from bitnet_jax.onednn.weights import Weights
 
 # Multiply-adds that are worth another thread: one that waits awake, one that must be woken.
 _SPINNING_SHARE, _PASSIVE_SHARE = 10**6, 10**7
+# Images that one core takes through the network together, as long as their activations are no more
+# than so many bytes: some of its caches.
+_TOGETHER, _CACHE_BYTES = 4, 2**23
 
 
 class Program:
@@ -42,7 +45,7 @@ class Program:
     self._shape, self._weights = network.nodes[0].shape, Weights()
     self._kernel = np.zeros((self._layout.features.lanes, len(network.bias)), np.float32)
     self._kernel[self._layout.feature_lanes] = network.kernel
-    self._idle: list[Instance] = []
+    self._idle: list[list[Instance]] = []
     self._settle()
     self._shared: Instance | None = self._make(self._cores)
 
@@ -85,24 +88,25 @@ class Program:
       self._run_shared(shared, batch[apart:], means[apart:])
     return means @ self._kernel + self._network.bias
 
-  def _run_shared(self, instance: Instance, images: np.ndarray, means: np.ndarray) -> None:
+  def _run_shared(self, shared: Instance, images: np.ndarray, means: np.ndarray) -> None:
     """One after the other, each by all cores."""
     with self._sharing:
       for image, mean in zip(images, means, strict=True):
-        instance.run(image.ctypes.data, mean.ctypes.data)
+        instance.run([shared], [image.ctypes.data], [mean.ctypes.data])
 
   def _run_apart(self, images: np.ndarray, means: np.ndarray) -> None:
     """Each by one core; whoever is ready takes the next."""
-    numbers = iter(range(len(images)))
+    workers = min(self._cores, len(images))
+    portions = iter(portion(len(images), workers))
     faults: list[BaseException] = []
 
     def work() -> None:
       try:
-        self._run_some(images, means, numbers)
+        self._run_some(images, means, portions)
       except BaseException as fault:
         faults.append(fault)
 
-    others = [threading.Thread(target=work) for _ in range(min(self._cores, len(images)) - 1)]
+    others = [threading.Thread(target=work) for _ in range(workers - 1)]
     for thread in others:
       thread.start()
     work()
@@ -111,11 +115,27 @@ class Program:
     if faults:
       raise faults[0]
 
-  def _run_some(self, images: np.ndarray, means: np.ndarray, numbers: Iterator[int]) -> None:
+  def _run_some(self, images: np.ndarray, means: np.ndarray, portions: Iterator[range]) -> None:
     try:
-      instance = self._idle.pop()
+      group = self._idle.pop()
     except IndexError:
-      instance = self._make(1)
-    for number in numbers:
-      instance.run(images[number].ctypes.data, means[number].ctypes.data)
-    self._idle.append(instance)
+      group = [self._make(1)]
+    most = max(_CACHE_BYTES // group[0].size, 1)
+    for numbers in portions:
+      for first in range(0, len(numbers), most):
+        some = numbers[first : first + most]
+        while len(group) < len(some):
+          group.append(self._make(1))
+        addresses = ([array[i].ctypes.data for i in some] for array in (images, means))
+        instance.run(group[: len(some)], *addresses)
+    self._idle.append(group)
+
+
+def portion(count: int, workers: int) -> list[range]:
+  """Divides images among workers: fewer at a time towards the end, so that all end together."""
+  portions, first = [], 0
+  while first < count:
+    size = min(max((count - first) // (2 * workers), 1), _TOGETHER)
+    portions.append(range(first, first + size))
+    first += size
+  return portions

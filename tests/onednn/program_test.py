@@ -83,15 +83,33 @@ class ProgramTest(parameterized.TestCase):
     super().setUp()
     self.images = np.random.default_rng(0).normal(size=(7, *SHAPE)).astype(np.float32)
 
-  @parameterized.product(features=(32, 16, 40), count=(0, 1, 2, 7))
+  @parameterized.product(features=(32, 16, 40), count=(0, 1, 2, 7, 50))
   def test_by_numpy(self, features, count):
     net = network(1, features)
-    got = program.Program(net, 'f32')(self.images[:count])
+    images = np.random.default_rng(count).normal(size=(count, *SHAPE)).astype(np.float32)
+    got = program.Program(net, 'f32')(images)
     self.assertEqual(got.shape, (count, 5))
     self.assertEqual(got.dtype, np.float32)
-    for logits, image in zip(got, self.images, strict=False):
+    for logits, image in zip(got, images, strict=True):
       want = by_numpy(net, image)
       np.testing.assert_allclose(logits, want, atol=1e-5 * np.abs(want).max())
+
+  def test_large_activations_go_through_one_at_a_time(self):
+    run, images = program.Program(network(1), 'f32'), np.resize(self.images, (50, *SHAPE))
+    want, at_once = run(images), []
+
+    def note(instances, *addresses):
+      at_once.append(len(instances))
+      return instance_run(instances, *addresses)
+
+    instance_run = instance.run
+    with absltest.mock.patch.object(instance, 'run', side_effect=note):
+      run(images)
+      self.assertEqual(max(at_once), 4)
+      at_once.clear()
+      with absltest.mock.patch.object(program, '_CACHE_BYTES', 1):
+        np.testing.assert_array_equal(run(images), want)
+    self.assertEqual(max(at_once), 1)
 
   def test_two_networks_at_once(self):
     nets = [network(seed) for seed in (1, 2)]
@@ -124,7 +142,7 @@ class ProgramTest(parameterized.TestCase):
 
   def test_a_fault_in_a_thread_is_raised(self):
     run = program.Program(network(1), 'f32')
-    broken = absltest.mock.patch.object(instance.Instance, 'run', side_effect=RuntimeError('odd'))
+    broken = absltest.mock.patch.object(instance, 'run', side_effect=RuntimeError('odd'))
     with broken, self.assertRaisesRegex(RuntimeError, 'odd'):
       run(self.images[:4])
 
@@ -181,6 +199,15 @@ class WaitingTest(absltest.TestCase):
 
   def test_the_user_decides_before_that(self):
     self.assertEqual(self.answer('library.spin()', OMP_WAIT_POLICY='PASSIVE'), ['False'])
+
+
+class PortionTest(parameterized.TestCase):
+  @parameterized.product(count=(1, 2, 3, 7, 64, 255), workers=(1, 2, 16))
+  def test_every_image_once_and_an_even_end(self, count, workers):
+    portions = program.portion(count, workers)
+    self.assertEqual([i for part in portions for i in part], [*range(count)])
+    for part in portions:
+      self.assertLessEqual(len(part), max((count - part[0]) / (2 * workers), 1))
 
 
 class ArrangeTest(absltest.TestCase):
