@@ -15,7 +15,8 @@ import ml_collections
 # Reads what is to be trained from stdin; prints the clock when the first step is done.
 _CHILD = """
 import json, sys, time
-from bitnet_jax import garbage
+from bitnet_jax import garbage, heap
+heap.keep_freed_memory()
 with garbage.uncollected():
   from bitnet_jax import compilation, config
   from bitnet_jax.benchmarks.network import Case

@@ -54,8 +54,9 @@ _JOIN = np.concatenate(
 # each pair of channels (36 multiplications for 16 pixels, by a kernel that is not as close to the
 # processor's rate), and of the maps, for each channel. Measured with AVX-512 on two cores.
 _PRODUCTS, _MAPS = 2.9, 120
-# Bytes of tiles of a part of the batch: a few times the cache of a core.
-_CACHE_BYTES = 2**23
+# Tiles of a part of the batch, at most: with fewer a kernel is read too often, with more the tiles
+# leave the cache.
+_TILES = 512
 # Pixels times channels times filters, 9 multiply-adds of a direct convolution each: below
 # so many, what each operation costs by itself counts.
 _FEWEST_PRODUCTS = 2**25
@@ -64,19 +65,30 @@ _FEWEST_PRODUCTS = 2**25
 _BLOCK, _TILE = 4, 6
 
 
-def _combine(matrix: np.ndarray, parts: Sequence[jax.Array], axis: int) -> jax.Array:
-  """One sum of `parts` for each row of `matrix`, with its factors, along a new axis."""
-  shape = [1] * (parts[0].ndim + 1)
-  shape[axis] = -1
+def _split(x: jax.Array, axis: int) -> list[jax.Array]:
+  return [*lax.split(x, (1,) * x.shape[axis], axis)]
+
+
+def _combine(
+  matrix: np.ndarray, parts: Sequence[jax.Array], axis: int, to: int | None = None
+) -> jax.Array:
+  """One sum of `parts` for each row of `matrix`, with its factors, along an axis.
+
+  Args:
+    matrix: `[sums, parts]`.
+    parts: all of one shape, 1 along `axis`.
+    axis: where the parts lay side by side.
+    to: where the sums do; None for there too.
+  """
+  to = axis if to is None else to
+  shape = [*parts[0].shape]
+  shape.insert(to, shape.pop(axis))
+  factors = [-1 if i == to else 1 for i in range(len(shape))]
   terms = [
-    column.reshape(shape) * jnp.expand_dims(part, axis)
+    column.reshape(factors) * part.reshape(shape)
     for column, part in zip(matrix.T, parts, strict=True)
   ]
   return sum(terms[1:], terms[0])
-
-
-def _split(x: jax.Array, axis: int) -> list[jax.Array]:
-  return [lax.index_in_dim(x, i, axis, keepdims=False) for i in range(x.shape[axis])]
 
 
 def _shift(x: jax.Array, axis: int, step: int) -> jax.Array:
@@ -86,6 +98,7 @@ def _shift(x: jax.Array, axis: int, step: int) -> jax.Array:
   return lax.pad(x, jnp.zeros((), x.dtype), padding)
 
 
+@jax.jit  # There and back: see `layers`.
 def _cut(x: jax.Array) -> jax.Array:
   """B' d B: `[n, height, width, c]` to the numbers of its tiles, `[6, n, rows, columns, 6, c]`."""
   n, height, width, c = x.shape
@@ -94,15 +107,15 @@ def _cut(x: jax.Array) -> jax.Array:
   x = lax.optimization_barrier(_combine(_INPUT, parts, 3))
   pixels = _split(x.reshape(n, height // _BLOCK, _BLOCK, *x.shape[2:]), 2)
   parts = [_shift(pixels[-1], 1, 1), *pixels, _shift(pixels[0], 1, -1)]
-  return lax.optimization_barrier(_combine(_INPUT, parts, 0))
+  return lax.optimization_barrier(_combine(_INPUT, parts, 2, to=0))
 
 
 def _cut_transposed(tiles: jax.Array) -> jax.Array:
   """From the gradient of `_cut`'s result to that of its argument."""
   _, n, rows, columns, _, c = tiles.shape
   parts = _split(tiles, 0)
-  parts += [_shift(parts[-1], 1, 1), _shift(parts[0], 1, -1)]
-  x = lax.optimization_barrier(_combine(_JOIN, parts, 2))
+  parts += [_shift(parts[-1], 2, 1), _shift(parts[0], 2, -1)]
+  x = lax.optimization_barrier(_combine(_JOIN, parts, 0, to=2))
   parts = _split(x, 4)
   parts += [_shift(parts[-1], 3, 1), _shift(parts[0], 3, -1)]
   x = lax.optimization_barrier(_combine(_JOIN, parts, 4))
@@ -112,7 +125,7 @@ def _cut_transposed(tiles: jax.Array) -> jax.Array:
 def _join(tiles: jax.Array) -> jax.Array:
   """A' m A: `[6, n, rows, columns, 6, c]` to `[n, height, width, c]`."""
   _, n, rows, columns, _, c = tiles.shape
-  x = lax.optimization_barrier(_combine(_OUTPUT, _split(tiles, 0), 2))
+  x = lax.optimization_barrier(_combine(_OUTPUT, _split(tiles, 0), 0, to=2))
   x = lax.optimization_barrier(_combine(_OUTPUT, _split(x, 4), 4))
   return x.reshape(n, rows * _BLOCK, columns * _BLOCK, c)
 
@@ -123,13 +136,16 @@ def _join_transposed(x: jax.Array) -> jax.Array:
   parts = _split(x.reshape(n, height, width // _BLOCK, _BLOCK, c), 3)
   x = lax.optimization_barrier(_combine(_OUTPUT.T, parts, 3))
   parts = _split(x.reshape(n, height // _BLOCK, _BLOCK, *x.shape[2:]), 2)
-  return lax.optimization_barrier(_combine(_OUTPUT.T, parts, 0))
+  return lax.optimization_barrier(_combine(_OUTPUT.T, parts, 2, to=0))
 
 
 def _map_kernel(matrix: np.ndarray, kernel: jax.Array) -> jax.Array:
   """Applies `matrix` to both sides of a kernel, `[a, b, c, features]`."""
-  x = lax.optimization_barrier(_combine(matrix, _split(kernel, 1), 1))
-  return lax.optimization_barrier(_combine(matrix, _split(x, 0), 0))
+  rows, columns = matrix.shape
+  both = np.kron(matrix, matrix)
+  flat = kernel.reshape(columns**2, -1)
+  mapped = lax.dot(jnp.asarray(both), flat, precision=lax.Precision.HIGHEST)
+  return mapped.reshape(rows, rows, *kernel.shape[2:])
 
 
 def _flat(tiles: jax.Array) -> jax.Array:
@@ -160,17 +176,11 @@ def pays(x: jax.Array, kernel_shape: Sequence[int], strides: int) -> bool:
   return enough and filled * products < 9 * c * features
 
 
-def _parts(n: int, bytes_of_one: int) -> int:
-  """Into how many parts to divide a batch, so that the tiles of one stay in the cache."""
-  most = max(_CACHE_BYTES // bytes_of_one, 1)
-  return next(parts for parts in range(1, n + 1) if n % parts == 0 and n // parts <= most)
-
-
-def _divide(x: jax.Array, features: int) -> jax.Array:
+def _divide(x: jax.Array) -> jax.Array:
   """`[batch, height, width, c]` to `[parts, examples of a part, height, width, c]`."""
   n, height, width, c = x.shape
-  tiles = -(-height // _BLOCK) * -(-width // _BLOCK) * _TILE**2
-  parts = _parts(n, tiles * max(c, features) * x.dtype.itemsize)
+  most = max(_TILES // (-(-height // _BLOCK) * -(-width // _BLOCK)), 1)
+  parts = next(parts for parts in range(1, n + 1) if n % parts == 0 and n // parts <= most)
   return x.reshape(parts, n // parts, height, width, c)
 
 
@@ -199,7 +209,7 @@ def _conv(x, kernel):
     products = onednn.matmul(_flat(tiles), matrices, 'ambk,abkn->ambn')
     return _join(products.reshape(*tiles.shape[:-1], features))[:, :height, :width]
 
-  return lax.map(run, _divide(x, features)).reshape(*x.shape[:-1], features)
+  return lax.map(run, _divide(x)).reshape(*x.shape[:-1], features)
 
 
 def _forward(x, kernel):
@@ -208,7 +218,7 @@ def _forward(x, kernel):
 
 def _backward(saved, dy):
   x, kernel = saved
-  height, width, c = x.shape[1:]
+  height, width = x.shape[1:3]
   matrices = _map_kernel(_KERNEL, kernel)
 
   def run(total, part):
@@ -217,7 +227,7 @@ def _backward(saved, dy):
     total += onednn.matmul(_flat(tiles), products, 'akbm,akbn->abmn')
     return total, _cut_transposed(dtiles)[:, :height, :width]
 
-  parts = _divide(x, kernel.shape[-1]), _divide(dy, c)
+  parts = _divide(x), _divide(dy)
   total, dx = lax.scan(run, jnp.zeros_like(matrices), parts)
   return dx.reshape(x.shape), _map_kernel(_KERNEL.T, total)
 
