@@ -25,10 +25,11 @@ def keep_programs() -> str:
   """
   if jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
     return ''
-  folder = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache') / _CACHE
   try:
+    above = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
+    folder = pathlib.Path(above) / _CACHE
     folder.mkdir(parents=True, exist_ok=True)
-  except OSError:
+  except (OSError, RuntimeError):  # The latter: a user without a home.
     return ''
   jax.config.update('jax_compilation_cache_dir', str(folder))
   # Every program: the small ones before the first step add up.

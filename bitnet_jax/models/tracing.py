@@ -6,6 +6,7 @@ what this does not know ends in `Unsupported`, and XLA runs the network instead.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,10 +20,13 @@ from bitnet_jax.onednn import graph
 from bitnet_jax.onednn.graph import Unsupported
 
 Tree = Any
+# What only calls another jaxpr, once.
+_CALLS = ('jit', 'pjit', 'closed_call', 'core_call', 'custom_jvp_call', 'custom_vjp_call')
 # In the trace: an array that does not depend on the image, a value that does, or the head's.
 Known = np.ndarray
 
 
+@dataclasses.dataclass(frozen=True)
 class Head:
   """The mean over the positions, and what the classifier makes of it.
 
@@ -33,11 +37,10 @@ class Head:
     bias: `[classes]`.
   """
 
-  def __init__(self, features: graph.Node) -> None:
-    self.features = features
-    self.share = 1.0
-    self.kernel: np.ndarray | None = None
-    self.bias: np.ndarray = np.zeros(1, np.float32)
+  features: graph.Node
+  share: float = 1.0
+  kernel: np.ndarray | None = None
+  bias: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(1, np.float32))
 
 
 def trace(model: nn.Module, variables: Tree, image_shape: tuple[int, int, int]) -> graph.Network:
@@ -94,8 +97,10 @@ class _Tracer:
 
   def _apply(self, equation: Any, operands: Sequence[Any]) -> Sequence[Any]:
     name, params = equation.primitive.name, equation.params
-    inner = params.get('jaxpr', params.get('call_jaxpr'))
-    if inner is not None:
+    if name in _CALLS:
+      inner = params.get('jaxpr', params.get('call_jaxpr'))
+      if inner is None or not hasattr(inner, 'consts'):
+        raise Unsupported(f'the operation {name}')
       return self.run(inner.jaxpr, [np.asarray(const) for const in inner.consts], operands)
     if name == 'convert_element_type':
       return operands  # Rounding is the kernels' part.
@@ -133,7 +138,9 @@ def _by_channel(array: Known, node: graph.Node) -> np.ndarray:
   return np.broadcast_to(array.reshape(-1), node.shape[-1:]).astype(np.float32)
 
 
-def _affine(x: graph.Node, scale: Any = 1.0, shift: Any = 0.0, relu: bool = False) -> graph.Affine:
+def _affine(x: Any, scale: Any = 1.0, shift: Any = 0.0, relu: bool = False) -> graph.Affine:
+  if not isinstance(x, graph.Node):
+    raise Unsupported('an operation on what was pooled')
   vectors = [_by_channel(np.asarray(value), x) for value in (scale, shift)]
   return graph.Affine(shape=x.shape, inputs=[x], scale=vectors[0], shift=vectors[1], relu=relu)
 
@@ -147,11 +154,12 @@ def _mul(a: Any, b: Any, _: Any) -> graph.Node:
 
 def _add(a: Any, b: Any, _: Any) -> graph.Node | Head:
   x, shift = (b, a) if isinstance(a, Known) else (a, b)
-  if isinstance(x, Head) and isinstance(shift, Known):
-    x.bias = x.bias + shift.reshape(-1)
-    return x
+  if isinstance(x, Head) and isinstance(shift, Known) and x.kernel is not None:
+    return dataclasses.replace(x, bias=x.bias + shift.reshape(-1))
   if isinstance(x, graph.Node) and isinstance(shift, graph.Node) and x.shape == shift.shape:
     return graph.Sum(shape=x.shape, inputs=[x, shift])
+  if not isinstance(shift, Known):
+    raise Unsupported('a sum of values of different shapes')
   return _affine(x, shift=shift)
 
 
@@ -226,15 +234,18 @@ def _reduce_sum(x: graph.Node, params: dict[str, Any]) -> Head:
 def _div(x: Head, divisor: Known, _: Any) -> Head:
   if not isinstance(x, Head) or not isinstance(divisor, Known) or divisor.size != 1:
     raise Unsupported('a division that is no mean')
-  x.share /= float(divisor)
-  return x
+  if x.kernel is not None:
+    raise Unsupported('a division after the classifier')
+  return dataclasses.replace(x, share=x.share / float(divisor.item()))
 
 
 def _dot(x: Head, kernel: Known, params: dict[str, Any]) -> Head:
   if not isinstance(x, Head) or params['dimension_numbers'] != (((1,), (0,)), ((), ())):
     raise Unsupported('a product that is no classifier')
-  x.kernel, x.bias = np.asarray(kernel, np.float32), np.zeros(kernel.shape[1], np.float32)
-  return x
+  if x.kernel is not None or not isinstance(kernel, Known):
+    raise Unsupported('a product after the classifier, or of two values')
+  kernel = np.asarray(kernel, np.float32)
+  return dataclasses.replace(x, kernel=kernel, bias=np.zeros(kernel.shape[1], np.float32))
 
 
 _RULES: dict[str, Callable[..., Any]] = {

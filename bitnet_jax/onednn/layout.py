@@ -181,6 +181,8 @@ class Layout:
       source, inputs = self._read([*wanted, *(run.pending if run else [])], number)
     if len(node.inputs) > 1:
       target, outputs = self._add_to(node, made, number)
+      if source and source.overlaps(target):
+        raise Unsupported('a sum that would overwrite what its convolution reads')
       return Step(node, source, target, inputs, outputs)
     passed = list(zip(run.pending, inputs[len(wanted) :], strict=True)) if run else []
     if not isinstance(node, graph.Conv) and not passed:

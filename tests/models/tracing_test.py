@@ -74,6 +74,8 @@ class TracingTest(parameterized.TestCase):
     (lambda x: x / 2, 'no mean'),
     (lambda x: x.sum(axis=3, keepdims=True), 'positions'),
     (lambda x: nn.max_pool(x, (2, 3)), 'max pooling'),
+    (lambda x: jax.lax.fori_loop(0, 4, lambda _, y: y + 1, x), 'scan'),
+    (jax.checkpoint(lambda x: x + 1), 'the operation (remat|checkpoint)'),
   )
   def test_refuses(self, change, message):
     def odd(model):
@@ -81,6 +83,23 @@ class TracingTest(parameterized.TestCase):
 
     with self.assertRaisesRegex(graph.Unsupported, message):
       traced('plainnet', odd, **SIZES)
+
+  @parameterized.parameters(
+    (lambda mean, kernel: jnp.dot(mean, kernel) / 2, 'after the classifier'),
+    (lambda mean, kernel: jnp.dot(jnp.dot(mean, kernel), np.eye(10, dtype=np.float32)), 'after the classifier'),
+    (lambda mean, kernel: jnp.dot(mean + 1, kernel), 'what was pooled'),
+    (lambda mean, kernel: jnp.dot(nn.relu(mean), kernel), 'what was pooled'),
+    (lambda mean, kernel: jnp.dot(mean, kernel) + jnp.dot(mean, kernel), 'different shapes'),
+  )
+  def test_refuses_other_heads(self, change, message):
+    class OddHead(layers.Head):
+      @nn.compact
+      def __call__(self, x):
+        kernel = self.parameter('kernel', layers.head_init, (x.shape[-1], self.num_classes))
+        return change(x.mean(axis=(1, 2)), kernel)
+
+    with self.assertRaisesRegex(graph.Unsupported, message):
+      traced('plainnet', lambda model: model.clone(head=OddHead), **SIZES)
 
   def test_refuses_other_convolutions(self):
     class Dilated(layers.Conv):

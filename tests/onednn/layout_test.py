@@ -107,6 +107,13 @@ class LayoutTest(parameterized.TestCase):
     with self.assertRaisesRegex(graph.Unsupported, 'would'):
       laid_out([*start, branch, conv(start[-1], 16)])
 
+  def test_a_sum_with_what_its_own_convolution_reads(self):
+    start = image_and_stem()
+    last = conv(start[-1], 16, relu=False)
+    last.inputs.append(start[-1])
+    with self.assertRaisesRegex(graph.Unsupported, 'overwrite what its convolution reads'):
+      laid_out([*start, last])
+
   def test_what_is_passed_on_must_not_be_negative(self):
     start = image_and_stem()
     nodes = tree(start[-1], 16, 3, relu=False)
