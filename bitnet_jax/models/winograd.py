@@ -177,11 +177,19 @@ def pays(x: jax.Array, kernel_shape: Sequence[int], strides: int) -> bool:
 
 
 def _divide(x: jax.Array) -> jax.Array:
-  """`[batch, height, width, c]` to `[parts, examples of a part, height, width, c]`."""
+  """`[batch, height, width, c]` to `[parts, examples of a part, height, width, c]`.
+
+  Zeros fill the last part up; they change no sum.
+  """
   n, height, width, c = x.shape
   most = max(_TILES // (-(-height // _BLOCK) * -(-width // _BLOCK)), 1)
-  parts = next(parts for parts in range(1, n + 1) if n % parts == 0 and n // parts <= most)
-  return x.reshape(parts, n // parts, height, width, c)
+  parts = -(-n // most)
+  x = jnp.pad(x, ((0, -n % parts), (0, 0), (0, 0), (0, 0)))
+  return x.reshape(parts, -1, height, width, c)
+
+
+def _undivide(parts: jax.Array, n: int) -> jax.Array:
+  return parts.reshape(-1, *parts.shape[2:])[:n]
 
 
 @jax.jit  # See `layers`.
@@ -209,7 +217,7 @@ def _conv(x, kernel):
     products = onednn.matmul(_flat(tiles), matrices, 'ambk,abkn->ambn')
     return _join(products.reshape(*tiles.shape[:-1], features))[:, :height, :width]
 
-  return lax.map(run, _divide(x)).reshape(*x.shape[:-1], features)
+  return _undivide(lax.map(run, _divide(x)), len(x))
 
 
 def _forward(x, kernel):
@@ -229,7 +237,7 @@ def _backward(saved, dy):
 
   parts = _divide(x), _divide(dy)
   total, dx = lax.scan(run, jnp.zeros_like(matrices), parts)
-  return dx.reshape(x.shape), _map_kernel(_KERNEL.T, total)
+  return _undivide(dx, len(x)), _map_kernel(_KERNEL.T, total)
 
 
 _conv.defvjp(_forward, _backward)

@@ -86,7 +86,10 @@ class TracingTest(parameterized.TestCase):
 
   @parameterized.parameters(
     (lambda mean, kernel: jnp.dot(mean, kernel) / 2, 'after the classifier'),
-    (lambda mean, kernel: jnp.dot(jnp.dot(mean, kernel), np.eye(10, dtype=np.float32)), 'after the classifier'),
+    (
+      lambda mean, kernel: jnp.dot(jnp.dot(mean, kernel), np.eye(10, dtype=np.float32)),
+      'after the classifier',
+    ),
     (lambda mean, kernel: jnp.dot(mean + 1, kernel), 'what was pooled'),
     (lambda mean, kernel: jnp.dot(nn.relu(mean), kernel), 'what was pooled'),
     (lambda mean, kernel: jnp.dot(mean, kernel) + jnp.dot(mean, kernel), 'different shapes'),

@@ -24,6 +24,8 @@ class WinogradTest(parameterized.TestCase):
     ((2, 13, 4), 17, 8),
     ((1, 1, 2), 4, 4),
     ((2, 32, 32), 16, 8),
+    ((11, 32, 32), 4, 6),  # Two parts of six, of which one image is zeros.
+    ((3, 61, 64), 4, 6),  # An image to a part.
   )
   def test_value_and_gradients(self, pixels, c, features):
     x, kernel, dy = arrays((*pixels, c), (3, 3, c, features), (*pixels, features))
@@ -65,6 +67,14 @@ class WinogradTest(parameterized.TestCase):
     changed = winograd.conv(x.at[1].set(7.0), kernel)
     np.testing.assert_array_equal(whole[0], changed[0])
     np.testing.assert_array_equal(whole[2:], changed[2:])
+
+
+class PartsTest(parameterized.TestCase):
+  @parameterized.parameters((64, 32, 8, 8), (61, 32, 8, 8), (131, 8, 2, 66), (1, 224, 1, 1))
+  def test_few_parts_whatever_the_batch(self, n, side, parts, examples):
+    x = jax.ShapeDtypeStruct((n, side, side, 5), jnp.float32)
+    got = jax.eval_shape(winograd._divide, x).shape
+    self.assertEqual(got, (parts, examples, side, side, 5))
 
 
 class ChoiceTest(parameterized.TestCase):
