@@ -21,7 +21,7 @@ from bitnet_jax.onednn.graph import Unsupported
 
 Tree = Any
 # What only calls another jaxpr, once.
-_CALLS = ('jit', 'pjit', 'closed_call', 'core_call', 'custom_jvp_call', 'custom_vjp_call')
+_CALLS = ('jit', 'pjit', 'closed_call', 'custom_jvp_call', 'custom_vjp_call')
 # In the trace: an array that does not depend on the image, a value that does, or the head's.
 Known = np.ndarray
 
@@ -98,9 +98,7 @@ class _Tracer:
   def _apply(self, equation: Any, operands: Sequence[Any]) -> Sequence[Any]:
     name, params = equation.primitive.name, equation.params
     if name in _CALLS:
-      inner = params.get('jaxpr', params.get('call_jaxpr'))
-      if inner is None or not hasattr(inner, 'consts'):
-        raise Unsupported(f'the operation {name}')
+      inner = params['jaxpr' if 'jaxpr' in params else 'call_jaxpr']
       return self.run(inner.jaxpr, [np.asarray(const) for const in inner.consts], operands)
     if name == 'convert_element_type':
       return operands  # Rounding is the kernels' part.
