@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import lax
 
 
 def drop_steps(drop_epochs: Sequence[int], steps_per_epoch: int) -> tuple[int, ...]:
@@ -113,7 +114,8 @@ def make_optimizer(
     if reset_momentum_steps:
       count, trace = trace
       keep = 1.0 - jnp.any(count == boundaries).astype(jnp.float32)
-    factor = -schedule(rate.count)
+    # Else XLA computes the schedule once more in each parameter's loop: a sixth of the program.
+    factor = lax.optimization_barrier(-schedule(rate.count))
     leaves, structure = jax.tree.flatten(gradients)
     others = jax.tree.leaves(trace.trace), jax.tree.leaves(params)
     moved = [move(*of_one, factor, keep) for of_one in zip(leaves, *others, strict=True)]
