@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Iterator
 
 import numpy as np
@@ -25,6 +26,10 @@ _SPINNING_SHARE, _PASSIVE_SHARE = 10**6, 10**7
 # Images that one core takes through the network together, as long as their activations are no more
 # than so many bytes: some of its caches.
 _TOGETHER, _CACHE_BYTES = 4, 2**23
+
+
+# All there are, for the process to tell of a fork.
+_programs: weakref.WeakSet[Program] = weakref.WeakSet()
 
 
 class Program:
@@ -48,10 +53,11 @@ class Program:
     self._idle: list[list[Instance]] = []
     self._settle()
     self._shared: Instance | None = self._make(self._cores)
+    _programs.add(self)
 
   def _settle(self) -> None:
-    """Takes note of the process; in a fork, threads of OpenMP and holders of locks are missing."""
-    self._process, self._cores = os.getpid(), cores.available()
+    """Begins anew in a process: in a fork, threads of OpenMP and holders of locks are missing."""
+    self._cores = cores.available()
     self._making, self._sharing = threading.Lock(), threading.Lock()
     self._shared = None
 
@@ -77,8 +83,6 @@ class Program:
     if batch.shape[1:] != self._shape:
       raise ValueError(f'images of {batch.shape[1:]}; the network was made for {self._shape}')
     means = np.empty((len(batch), len(self._kernel)), np.float32)
-    if os.getpid() != self._process:
-      self._settle()
     left = len(batch) % self._cores
     shared = self._shared if left <= self._cores // 2 else None
     apart = len(batch) - left if shared else len(batch)
@@ -139,3 +143,11 @@ def portion(count: int, workers: int) -> list[range]:
     portions.append(range(first, first + size))
     first += size
   return portions
+
+
+def _settle_all() -> None:
+  for program in list(_programs):
+    program._settle()
+
+
+os.register_at_fork(after_in_child=_settle_all)  # Before the child has a second thread.

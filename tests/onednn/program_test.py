@@ -151,6 +151,7 @@ class ProgramTest(parameterized.TestCase):
       run = program.Program(network(1), 'f32')
     want = run(self.images)
     reader, writer = os.pipe()
+    run._making.acquire()  # As by a thread that packs kernels; the child does not have it.
     with warnings.catch_warnings(action='ignore'):  # The child does not use JAX.
       child = os.fork()
     if not child:
@@ -158,6 +159,7 @@ class ProgramTest(parameterized.TestCase):
       for count in (1, 7):
         os.write(writer, np.ascontiguousarray(run(self.images[:count])).tobytes())
       os._exit(0)
+    run._making.release()
     os.close(writer)
     with os.fdopen(reader, 'rb') as pipe:
       got = np.frombuffer(pipe.read(), np.float32).reshape(8, 5)
