@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every benchmark of BENCHMARKS.md that runs on a CPU, one after the other; about half an hour on two idle cores.
+# Every benchmark of BENCHMARKS.md that runs on a CPU, one after the other; about an hour on two idle cores.
 #
 #   ./launch/bench_cpu.sh --output=DIR [--torch_python=PYTHON] [--images=FOLDER_OR_TAR] [--rounds=11]
 #
@@ -58,8 +58,10 @@ for network in cifar10_bitnet.py:4,6,2 cifar10_bitnet.py:4,4,3 cifar10_wide_resn
   compare infer "$network" float32 256
 done
 compare infer cifar10_bitnet.py:4,6,2 bfloat16 256
-measure loop cifar10_bitnet.py:4,3,4 bfloat16 64 --rounds=8
-measure compile cifar10_bitnet.py:4,3,4 float32 64
+for dtype in bfloat16 float32; do
+  measure loop cifar10_bitnet.py:4,3,4 "$dtype" 64 --rounds=8
+  measure compile cifar10_bitnet.py:4,3,4 "$dtype" 64
+done
 measure memory cifar10_bitnet.py:4,3,4 float32 64
 measure scaling cifar10_bitnet.py:4,3,1 float32 64 --rounds=5 --figure="$output/scaling.png"
 "$python" -m bitnet_jax.benchmark --what=input ${images:+--images="$images"} --json="$output/results.jsonl" >/dev/null
