@@ -20,6 +20,7 @@ from bitnet_jax.benchmarks import (
   infer,
   loop,
   matrix,
+  memory,
   network,
   scaling,
   step,
@@ -182,6 +183,16 @@ class MeasureTest(parameterized.TestCase):
     made = make_config()
     self.assertGreater(step.measure(made, rounds=3)['ours']['per_second'], 0)
     self.assertGreater(infer.measure(made, rounds=3, count=2)['ours']['per_second'], 0)
+
+  def test_memory(self):
+    result = memory.measure(make_config())
+    self.assertGreater(result['temporary'], 0)
+    self.assertGreater(result['resident'], result['arguments'])
+    self.assertIsNone(result['peak'])  # The CPU's allocator keeps no count.
+    names = dict.fromkeys(table._CONDITIONS, '')
+    line = {'network': 'bitnet 1,2,1', 'dtype': 'float32', 'batch': 8, 'result': result}
+    text = table.markdown([{**line, 'what': 'memory', 'conditions': names}])
+    self.assertRegex(text, r'\| 8 \| \d+ \| \d+ \| - \| \d+ \|')
 
   def test_many_steps_in_a_call(self):
     made = make_config()

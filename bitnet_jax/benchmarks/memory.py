@@ -21,7 +21,7 @@ def measure(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
   Returns:
     A JSON object, in bytes: 'arguments' and 'temporary' of the compiled step on a device; 'peak'
-    of the device's allocator where there is one; 'resident', the process's largest size.
+    of the device's allocator, None where it keeps no count; 'resident', the process's largest size.
   """
   case = Case(config)
   state, inputs = parallel.replicate(case.state), case.inputs()
@@ -36,6 +36,6 @@ def measure(config: ml_collections.ConfigDict) -> dict[str, Any]:
   return {
     'arguments': analysis.argument_size_in_bytes,
     'temporary': analysis.temp_size_in_bytes,
-    'peak': statistics.get('peak_bytes_in_use', 0),
+    'peak': statistics.get('peak_bytes_in_use'),
     'resident': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
   }

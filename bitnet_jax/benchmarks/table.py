@@ -91,10 +91,12 @@ def _compile(lines: Sequence[dict[str, Any]]) -> str:
 def _memory(lines: Sequence[dict[str, Any]]) -> str:
   parts = ('arguments', 'temporary', 'peak', 'resident')
   header = ['network', 'type', 'batch', *(f'{part}, MB' for part in parts)]
-  return _table(
-    header,
-    [[*_case(line), *(f'{line["result"][part] / 1e6:.0f}' for part in parts)] for line in lines],
-  )
+
+  def megabytes(size: int | None) -> str:
+    return '-' if size is None else f'{size / 1e6:.0f}'
+
+  rows = [[*_case(line), *(megabytes(line['result'][part]) for part in parts)] for line in lines]
+  return _table(header, rows)
 
 
 def _scaling(lines: Sequence[dict[str, Any]]) -> str:
