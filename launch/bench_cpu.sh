@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every benchmark of BENCHMARKS.md that runs on a CPU, one after the other; about an hour on two idle cores.
+# Every benchmark of BENCHMARKS.md that runs on a CPU, one after the other; about half an hour on two idle cores.
 #
 #   ./launch/bench_cpu.sh --output=DIR [--torch_python=PYTHON] [--images=FOLDER_OR_TAR] [--rounds=11]
 #
