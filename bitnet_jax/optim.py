@@ -114,7 +114,7 @@ def make_optimizer(
     if reset_momentum_steps:
       count, trace = trace
       keep = 1.0 - jnp.any(count == boundaries).astype(jnp.float32)
-    # Else XLA computes the schedule once more in each parameter's loop: a sixth of the program.
+    # Else XLA computes the schedule once more in each parameter's loop: a fifth of the program.
     factor = lax.optimization_barrier(-schedule(rate.count))
     leaves, structure = jax.tree.flatten(gradients)
     others = jax.tree.leaves(trace.trace), jax.tree.leaves(params)

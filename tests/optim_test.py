@@ -142,6 +142,19 @@ class OptimizerTest(parameterized.TestCase):
     np.testing.assert_allclose(updates['scale'], [-0.1], rtol=1e-6)
     np.testing.assert_allclose(updates['bias'], [0.15], rtol=1e-6)
 
+  @absltest.skipIf(jax.__version_info__ < (0, 11), 'XLA then fused through barriers')
+  def test_the_rate_is_computed_once_for_all_parameters(self):
+    optimizer = optim.make_optimizer(
+      make_schedule(), momentum=0.9, nesterov=True, weight_decay=5e-4
+    )
+
+    def operations(count):
+      params = [jnp.ones(3 + i) for i in range(count)]
+      update = jax.jit(optimizer.update).lower(params, optimizer.init(params), params)
+      return update.compile().as_text().count(' sign(')  # One for each drop.
+
+    self.assertEqual(operations(5), operations(1))
+
 
 if __name__ == '__main__':
   absltest.main()
