@@ -142,7 +142,7 @@ class OptimizerTest(parameterized.TestCase):
     np.testing.assert_allclose(updates['scale'], [-0.1], rtol=1e-6)
     np.testing.assert_allclose(updates['bias'], [0.15], rtol=1e-6)
 
-  @absltest.skipIf(jax.__version_info__ < (0, 11), 'XLA then fused through barriers')
+  @absltest.skipIf(jax.__version_info__ < (0, 12), 'an older XLA fuses through barriers')
   def test_the_rate_is_computed_once_for_all_parameters(self):
     optimizer = optim.make_optimizer(
       make_schedule(), momentum=0.9, nesterov=True, weight_decay=5e-4
