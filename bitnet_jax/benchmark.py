@@ -83,6 +83,10 @@ def _finish(line: dict[str, Any]) -> None:
 
 
 def _measure(config: Any) -> dict[str, Any]:
+  import jax
+
+  if _WHAT.value != 'infer':  # There batch norm has no groups.
+    validation.validate_devices(config, jax.device_count())
   rounds, count = _ROUNDS.value, _COUNT.value
   other = {'against': _AGAINST.value, 'torch_python': _TORCH_PYTHON.value}
   if _WHAT.value == 'compile':

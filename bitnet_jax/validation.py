@@ -97,7 +97,7 @@ def _check_element(field: config_lib.Field, name: str, value: Any, element: Any)
     raise errors.ConfigError(name, value, 'not whole numbers', f'write it like {field.default!r}')
   if not field.low <= element <= field.high:
     raise errors.ConfigError(
-      name, value, 'out of range', f'use a value from {field.low:g} to {field.high:g}'
+      name, value, 'out of range', f'use a value from {field.low:.15g} to {field.high:.15g}'
     )
 
 

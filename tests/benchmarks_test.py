@@ -23,6 +23,7 @@ from bitnet_jax.benchmarks import (
   memory,
   network,
   scaling,
+  startup,
   step,
   table,
   timing,
@@ -100,7 +101,7 @@ def sizes_of(made):
   return {name: made.model[name] for name in ('width', 'tree_depth', 'num_blocks')}
 
 
-class CommandTest(absltest.TestCase):
+class CommandTest(parameterized.TestCase):
   def test_step_against_torch(self):
     if NO_TORCH:
       self.skipTest('PyTorch is not installed')
@@ -128,12 +129,38 @@ class CommandTest(absltest.TestCase):
   def test_a_python_without_torch(self):
     done = run_command(
       *('--config=configs/cifar10_bitnet.py:1,1,1', '--against=torch'),
-      *('--torch_python=/none', '--config.global_batch_size=4'),
+      *('--torch_python=/none', '--config.model.batch_norm_group=0'),
     )
     self.assertEqual(done.returncode, 2)
     self.assertRegex(
       done.stderr, r'^bitnet_jax: error: torch_python=/none: .*; give --torch_python'
     )
+
+  def test_another_python_that_lacks_torch(self):
+    folder = self.create_tempdir().full_path
+    subprocess.run([sys.executable, '-m', 'venv', '--without-pip', f'{folder}/bare'], check=True)
+    with (
+      against_torch.TorchProcess(f'{folder}/bare/bin/python', folder) as process,
+      self.assertRaisesRegex(errors.ConfigError, r'\(ModuleNotFoundError: No module named'),
+    ):
+      process.ask('build')
+
+  @parameterized.parameters('step', 'compile', 'scaling')
+  def test_a_group_that_does_not_fit(self, what):
+    done = run_command(
+      *(f'--what={what}', '--config=configs/cifar10_bitnet.py:1,1,1'),
+      *('--config.global_batch_size=8', '--config.model.batch_norm_group=3'),
+    )
+    self.assertEqual(done.returncode, 2)
+    self.assertRegex(
+      done.stderr, r'^bitnet_jax: error: config.model.batch_norm_group=3: [^\n]*; use [^\n]*\n$'
+    )
+
+  def test_a_start_that_fails_says_why(self):
+    made = make_config()
+    made.model.batch_norm_group = 3
+    with self.assertRaisesRegex(RuntimeError, 'ended with 1: ValueError: batch norm group of 3'):
+      startup.measure(made, rounds=1)
 
   def test_no_configuration(self):
     done = run_command('--what=loop')

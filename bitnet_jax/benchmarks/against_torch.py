@@ -82,16 +82,24 @@ class TorchProcess:
     self._python = python or sys.executable
     # `-E -s`: what this process was started with is not for the other interpreter.
     command = [self._python, '-E', '-s', str(worker)]
+    self._stderr = self._folder / 'stderr'
     try:
-      self._process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-      )
+      with self._stderr.open('w') as stderr:
+        self._process = subprocess.Popen(
+          command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True
+        )
     except OSError as error:
       raise self._fault(str(error)) from None
 
   def _fault(self, problem: str) -> errors.ConfigError:
     remedy = 'give --torch_python=PATH of a Python with PyTorch (pip install torch)'
     return errors.ConfigError('torch_python', self._python, problem, remedy)
+
+  def _ended(self, problem: str) -> errors.ConfigError:
+    """The fault, with the last line that the process wrote."""
+    self._process.wait()
+    last = self._stderr.read_text(errors='replace').strip().rpartition('\n')[2]
+    return self._fault(f'{problem} ({last})' if last else problem)
 
   def __enter__(self) -> TorchProcess:
     return self
@@ -107,10 +115,10 @@ class TorchProcess:
       self._process.stdin.write(json.dumps({'what': what, **request}) + '\n')
       self._process.stdin.flush()
     except BrokenPipeError:
-      raise self._fault('it does not run PyTorch') from None
+      raise self._ended('it does not run PyTorch') from None
     line = self._process.stdout.readline()
     if not line:
-      raise self._fault(f'its process ended at the request {what!r}')
+      raise self._ended(f'its process ended at the request {what!r}')
     return json.loads(line)
 
   def build(

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from bitnet_jax import parallel
+from bitnet_jax import parallel, validation
 from bitnet_jax.benchmarks import timing
 from bitnet_jax.benchmarks.network import Case
 
@@ -66,6 +66,7 @@ def measure(config: ml_collections.ConfigDict, *, rounds: int) -> dict[str, Any]
     for value in values:
       made = config.copy_and_resolve_references()
       made.update_from_flattened_dict({field: value})
+      validation.validate_devices(made, jax.device_count())
       network = Case(made)
       cases.append({'field': field, 'value': value, 'multiply_adds': network.multiply_adds()})
       sides[f'{field} {value}'] = network.side()

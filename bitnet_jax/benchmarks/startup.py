@@ -45,7 +45,8 @@ def measure(config: ml_collections.ConfigDict, *, rounds: int) -> dict[str, Any]
     step (tracing, drawing the parameters, compiling), that step, and beside it a later one.
   """
   with tempfile.TemporaryDirectory() as folder:
-    environment = {**os.environ, 'XDG_CACHE_HOME': folder}
+    # Unfiltered, the last line of a traceback is the fault's.
+    environment = {**os.environ, 'XDG_CACHE_HOME': folder, 'JAX_TRACEBACK_FILTERING': 'off'}
     environment.pop('JAX_COMPILATION_CACHE_DIR', None)
     runs = [_start(config, environment) for _ in range(1 + rounds)]
   warm = sorted(runs[1:], key=lambda run: run['total'])
@@ -58,10 +59,13 @@ def _start(config: ml_collections.ConfigDict, environment: dict[str, str]) -> di
     [sys.executable, '-c', _CHILD],
     input=json.dumps(config.to_dict()),
     env=environment,
-    stdout=subprocess.PIPE,
+    capture_output=True,
     text=True,
-    check=True,
+    check=False,
   )
+  if out.returncode:
+    last = out.stderr.strip().rpartition('\n')[2]
+    raise RuntimeError(f'the process that starts ended with {out.returncode}: {last}')
   imported, prepared, first, step = json.loads(out.stdout.splitlines()[-1])
   return {
     'total': first - start,
