@@ -83,16 +83,18 @@ def _finish(line: dict[str, Any]) -> None:
 
 
 def _measure(config: Any) -> dict[str, Any]:
-  import jax
-
-  if _WHAT.value != 'infer':  # There batch norm has no groups.
-    validation.validate_devices(config, jax.device_count())
+  if _WHAT.value not in ('infer', 'compile'):  # In use there are no groups; a start is checked below.
+    _check_devices(config)
   rounds, count = _ROUNDS.value, _COUNT.value
   other = {'against': _AGAINST.value, 'torch_python': _TORCH_PYTHON.value}
   if _WHAT.value == 'compile':
     from bitnet_jax.benchmarks import startup
 
-    return startup.measure(config, rounds=3)
+    try:
+      return startup.measure(config, rounds=3)
+    except RuntimeError:
+      _check_devices(config)  # Not before: it takes the devices, which are the new process's.
+      raise
   if _WHAT.value == 'infer':
     from bitnet_jax.benchmarks import infer
 
@@ -119,6 +121,12 @@ def _measure(config: Any) -> dict[str, Any]:
     matrix_rate=_MATRIX_RATE.value,
     **other,
   )
+
+
+def _check_devices(config: Any) -> None:
+  import jax
+
+  validation.validate_devices(config, jax.device_count())
 
 
 def _describe(config: Any) -> dict[str, Any]:
