@@ -83,7 +83,8 @@ def _finish(line: dict[str, Any]) -> None:
 
 
 def _measure(config: Any) -> dict[str, Any]:
-  if _WHAT.value not in ('infer', 'compile'):  # In use there are no groups; a start is checked below.
+  # In use there are no groups; a start is checked below.
+  if _WHAT.value not in ('infer', 'compile'):
     _check_devices(config)
   rounds, count = _ROUNDS.value, _COUNT.value
   other = {'against': _AGAINST.value, 'torch_python': _TORCH_PYTHON.value}
