@@ -53,14 +53,15 @@ import sys
 
 from absl import flags
 
-from bitnet_jax import cli, errors, paths
-from bitnet_jax.analysis import formats, measured, tables
+from bitnet_jax import errors
+from bitnet_jax.analysis.audit import formats, measured, tables
+from bitnet_jax.runtime import cli, path_flags
 
 _FORMAT = flags.DEFINE_enum('format', 'table', list(formats.FORMATS), 'What is printed.')
-_MEASURED = paths.define_many(
+_MEASURED = path_flags.define_many(
   'measured', [], 'Work directory of a finished run, or a folder of them; repeatable.'
 )
-_REPORT = paths.define('report', '', 'Directory for the HTML page and its figures.')
+_REPORT = path_flags.define('report', '', 'Directory for the HTML page and its figures.')
 
 
 def main(argv: list[str]) -> int:
@@ -76,7 +77,7 @@ def main(argv: list[str]) -> int:
   return 1 if audit['missed'] else 0
 
 
-def _write_report(audit: formats.Record, runs: list[measured.Run]) -> None:
+def _write_report(audit: formats.Record, runs: list[measured.FinishedRun]) -> None:
   from bitnet_jax.analysis import report  # Loads matplotlib, which a table does not need.
 
   folder = pathlib.Path(_REPORT.value)

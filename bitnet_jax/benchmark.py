@@ -21,14 +21,15 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from bitnet_jax import cli, errors, paths, validation
-from bitnet_jax import config as config_lib
+from bitnet_jax import errors
+from bitnet_jax.config import fields, validation
+from bitnet_jax.runtime import cli, path_flags
 
 _WHATS = ['step', 'infer', 'loop', 'compile', 'memory', 'scaling', 'input']
 _WHAT = flags.DEFINE_enum('what', 'step', _WHATS, 'What to measure.')
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'File of the configuration.')
 _AGAINST = flags.DEFINE_enum('against', '', ['', 'torch'], 'What to take turns with.')
-_TORCH_PYTHON = paths.define(
+_TORCH_PYTHON = path_flags.define(
   'torch_python', '', 'Python interpreter that has PyTorch; empty: this one.'
 )
 _TORCH_COMPILE = flags.DEFINE_string(
@@ -39,10 +40,10 @@ _MATRIX_RATE = flags.DEFINE_bool(
 )
 _ROUNDS = flags.DEFINE_integer('rounds', 15, 'How often each side is timed.', lower_bound=3)
 _COUNT = flags.DEFINE_integer('count', 1, 'Steps of one timing.', lower_bound=1)
-_JSON = paths.define('json', '', 'File that a line with the result is added to.')
-_TABLE = paths.define('table', '', 'File of such lines to print; nothing is measured.')
-_FIGURE = paths.define('figure', '', 'PNG or SVG file for the figure of the scaling.')
-_IMAGES = paths.define(
+_JSON = path_flags.define('json', '', 'File that a line with the result is added to.')
+_TABLE = path_flags.define('table', '', 'File of such lines to print; nothing is measured.')
+_FIGURE = path_flags.define('figure', '', 'PNG or SVG file for the figure of the scaling.')
+_IMAGES = path_flags.define(
   'images', '', 'Folder or tar archive of JPEG files; empty: photographs made of noise.'
 )
 
@@ -131,11 +132,11 @@ def _check_devices(config: Any) -> None:
 
 
 def _describe(config: Any) -> dict[str, Any]:
-  from bitnet_jax import plan
+  from bitnet_jax.training import plan
 
   model = config.model
   sizes = [model.width, model.tree_depth, model.num_blocks]
-  small = model.name in config_lib.CIFAR_MODELS
+  small = model.name in fields.CIFAR_MODELS
   return {
     'network': f'{model.name} {",".join(map(str, sizes))}' if small else model.name,
     'dtype': model.dtype,

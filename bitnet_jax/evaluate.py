@@ -20,7 +20,9 @@ import ml_collections
 import numpy as np
 from absl import flags
 
-from bitnet_jax import cli, errors, interrupt, paths, validation
+from bitnet_jax import errors
+from bitnet_jax.config import validation
+from bitnet_jax.runtime import cli, interrupt, path_flags
 
 Tree = Any
 
@@ -53,19 +55,24 @@ def evaluate(
   """
   import jax
 
-  from bitnet_jax import assemble, evaluation, feeds, parallel, records, trained
+  from bitnet_jax.checkpoints import pretrained
+  from bitnet_jax.data import pipeline, splits
+  from bitnet_jax.distributed import devices
+  from bitnet_jax.models import build
+  from bitnet_jax.runtime import files
+  from bitnet_jax.training import evaluation
 
-  network = trained.load(workdir, step)
+  network = pretrained.load(workdir, step)
   config = network.config
   override(config, **overrides)
   _validate(config, overrides)
   _check_batch(config.eval.batch_size, jax.device_count())
   split = split or config.data.test_split
-  feed = feeds.open_evaluation(config, assemble.open_split(config, split), crops=crops)
+  feed = pipeline.open_evaluation(config, splits.open_split(config, split), crops=crops)
   if feed.class_names != network.class_names:
     problem = f'has {len(feed.class_names)} classes, others than the {len(network.class_names)}'
     raise errors.DataError('split', split, f'{problem} of the run', 'name the data set of the run')
-  model = assemble.make_model(config, len(network.class_names), parallel.AXIS)
+  model = build.make_model(config, len(network.class_names), devices.AXIS)
   folder = _make_folder(workdir)
   run = evaluation.make_evaluator(
     model,
@@ -76,16 +83,16 @@ def evaluate(
     batch_field='batch_size',
     by_class=True,
   )
-  values = run(parallel.replicate(network.variables))
+  values = run(devices.replicate(network.variables))
   feed.close()
   counts = {name: values.pop(name) for name in list(values) if np.ndim(values[name])}
   result = {'split': split, 'crops': crops, 'step': network.step, **values}
   result['examples'] = feed.num_examples
   result['passed_over'] = {str(step): fault for step, fault in network.passed_over.items()}
   stem = re.sub(r'[^\w.%-]+', '_', f'{split}_{crops}crop_step{network.step}')
-  records.write_json(folder / f'{stem}.json', result)
+  files.write_json(folder / f'{stem}.json', result)
   for name, table in (('classes', class_table), ('confusion', confusion_table)):
-    records.write_csv(folder / f'{stem}_{name}.csv', *table(network.class_names, counts))
+    files.write_csv(folder / f'{stem}_{name}.csv', *table(network.class_names, counts))
   return {**result, 'file': str(folder / f'{stem}.json')}
 
 
@@ -162,11 +169,11 @@ def confusion_table(
 
 def define_flags() -> None:
   """Defines the command's flags; who imports this module has flags of their own."""
-  paths.define('workdir', None, 'Work directory of the run.', required=True)
+  path_flags.define('workdir', None, 'Work directory of the run.', required=True)
   flags.DEFINE_string('split', '', "Split to evaluate; empty: the run's test split.")
   flags.DEFINE_enum('crops', '1', ['1', '10'], 'Crops whose logits are averaged.')
   flags.DEFINE_integer('step', 0, 'Step of the checkpoint; 0: the newest.', lower_bound=0)
-  paths.define('data_dir', '', 'Where the data is now; empty: where the run had it.')
+  path_flags.define('data_dir', '', 'Where the data is now; empty: where the run had it.')
   flags.DEFINE_integer('batch_size', 0, "Examples of a step; 0: the run's.", lower_bound=0)
   flags.DEFINE_integer(
     'resize', 0, "Shorter side before cropping, in pixels; 0: the run's.", lower_bound=0
@@ -178,7 +185,7 @@ def main(argv: list[str]) -> int:
   """Evaluates what the flags name and says what came out."""
   del argv
   given = flags.FLAGS
-  interrupt.load('bitnet_jax.evaluation', 'bitnet_jax.trained')
+  interrupt.load('bitnet_jax.training.evaluation', 'bitnet_jax.checkpoints.pretrained')
   result = evaluate(
     given.workdir,
     split=given.split,

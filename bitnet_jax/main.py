@@ -6,7 +6,7 @@ Run it again to go on from the last checkpoint. On several machines, start it on
 --coordinator_address=HOST:PORT --num_processes=N --process_id=I; on this machine alone, see
 launch/local_cluster.sh. Any field of the configuration can be overridden:
 --config.optim.learning_rate=0.05. All fields, with defaults and units, stand in
-bitnet_jax/config.py.
+bitnet_jax/config/fields.py.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ import ml_collections
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from bitnet_jax import cli, cluster, errors, garbage, output, paths, stop, validation, watchdog
-from bitnet_jax import config as config_lib
-from bitnet_jax.workdir import Claim
+from bitnet_jax import errors
+from bitnet_jax.checkpoints.workdir import Claim
+from bitnet_jax.config import fields, validation
+from bitnet_jax.distributed import cluster
+from bitnet_jax.runtime import cli, host, output, path_flags, preemption, watchdog
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'File of the configuration.')
 _ALLOWED = flags.DEFINE_multi_string(
   'allow_config_change', [], 'Field, as optim.learning_rate, that may differ from the checkpoint.'
 )
-_WORKDIR = paths.define('workdir', None, 'Where the run keeps all it writes.')
+_WORKDIR = path_flags.define('workdir', None, 'Where the run keeps all it writes.')
 _COORDINATOR = flags.DEFINE_string(
   'coordinator_address',
   '',
@@ -49,21 +51,21 @@ def main(_: list[str]) -> int:
     remedy = 'return what bitnet_jax.config.default_config() gives'
     raise errors.ConfigError('config', repr(config), 'get_config returned no ConfigDict', remedy)
   validation.validate(config)
-  config.data.dir = paths.local('config.data.dir', config.data.dir)
-  config.init_from = paths.local('config.init_from', config.init_from)
+  config.data.dir = path_flags.local('config.data.dir', config.data.dir)
+  config.init_from = path_flags.local('config.init_from', config.init_from)
   allowed = [name.removeprefix('config.') for name in _ALLOWED.value]
   check_allowed(allowed)
-  stop.listen()
-  output.outlive_readers()
+  preemption.install_handlers()
+  output.ignore_broken_pipes()
   with watchdog.Watchdog(config.watch.stall_seconds) as watch, member(config, watch):
     alone = not _COORDINATOR.value
-    with Claim(workdir) if alone or cluster.is_first() else contextlib.nullcontext() as claim:
-      with garbage.uncollected():
+    with Claim(workdir) if alone or cluster.is_primary() else contextlib.nullcontext() as claim:
+      with host.gc_paused():
         # Each is loaded no sooner than it has to be: the next one takes three times as long.
-        from bitnet_jax.data import sources
+        from bitnet_jax.data.datasets import sources
 
         sources.check_there(config.data.name, config.data.dir)
-        from bitnet_jax import train
+        from bitnet_jax.training import train
 
       result = train.train(
         config,
@@ -84,7 +86,7 @@ def member(
   config: ml_collections.ConfigDict, watch: watchdog.Watchdog
 ) -> contextlib.AbstractContextManager[None]:
   """The cluster that the flags name, watched by `watch`."""
-  return cluster.member(
+  return cluster.join(
     _COORDINATOR.value,
     _NUM_PROCESSES.value,
     _PROCESS_ID.value,
@@ -97,13 +99,13 @@ def member(
 
 def check_allowed(names: list[str]) -> None:
   """Raises ConfigError for the first change that is of no field, or that nobody may allow."""
-  known = {field.name for field in config_lib.FIELDS} | {'data.manifest'}
+  known = {field.name for field in fields.FIELDS} | {'data.manifest'}
   for name in names:
     if name not in known:
       raise errors.ConfigError(
-        'allow_config_change', name, 'unknown field', config_lib.suggestion(name)
+        'allow_config_change', name, 'unknown field', fields.suggestion(name)
       )
-    if config_lib.is_network(name):
+    if fields.is_network(name):
       remedy = 'take a new --workdir'
       raise errors.ConfigError('allow_config_change', name, 'a network cannot change', remedy)
 

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
-from bitnet_jax import cli, errors, interrupt, paths
+from bitnet_jax import errors
+from bitnet_jax.runtime import cli, interrupt, path_flags
 
 _TOP = 5
 _BATCH = 32
@@ -39,17 +40,20 @@ def predict(
   """
   import jax.numpy as jnp
 
-  from bitnet_jax import assemble, inference, onednn, trained
-  from bitnet_jax.data import augment
+  from bitnet_jax import onednn
+  from bitnet_jax.checkpoints import pretrained
+  from bitnet_jax.data.images import augment
+  from bitnet_jax.inference import predictor
+  from bitnet_jax.models import build
 
   onednn.spin()
-  network = trained.load(workdir, step)
+  network = pretrained.load(workdir, step)
   mean, std = network.config.data.mean, network.config.data.std
-  model = assemble.make_model(network.config, len(network.class_names), '')
+  model = build.make_model(network.config, len(network.class_names), '')
   size = _image_size(workdir, network)
   batch_size = min(_BATCH, len(paths))
   shape = (size, size, len(mean))
-  logits = inference.make_predictor(model, network.variables, shape, batch_size)
+  logits = predictor.make_predictor(model, network.variables, shape, batch_size)
   for start in range(0, len(paths), batch_size):
     part = paths[start : start + batch_size]
     images = np.stack([_read(path, network.config, size) for path in part])
@@ -65,14 +69,14 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def _image_size(workdir: str, network: Any) -> int:
-  from bitnet_jax import trained
+  from bitnet_jax.checkpoints import pretrained
 
-  shape = network.image_shape or trained.read_run(workdir)['derived']['image_shape']
+  shape = network.image_shape or pretrained.read_run(workdir)['derived']['image_shape']
   return network.config.data.image_size or shape[0]
 
 
 def _read(path: str, config: Any, size: int) -> np.ndarray:
-  from bitnet_jax.data import crop
+  from bitnet_jax.data.images import crop
 
   try:
     encoded = pathlib.Path(path).read_bytes()
@@ -82,14 +86,14 @@ def _read(path: str, config: Any, size: int) -> np.ndarray:
   cut = crop.Crop(
     'resize' if resize else 'fit', size, resize=resize, antialias=config.data.antialias
   )
-  return cut(encoded, len(config.data.mean), path, np.zeros(crop.DRAWS, np.uint64))
+  return cut(encoded, len(config.data.mean), path, np.zeros(crop.NUM_RANDOM_BITS, np.uint64))
 
 
 def define_flags() -> None:
   """Defines the command's flags."""
-  paths.define('workdir', None, 'Work directory of the run.', required=True)
+  path_flags.define('workdir', None, 'Work directory of the run.', required=True)
   flags.DEFINE_integer('step', 0, 'Step of the checkpoint; 0: the newest.', lower_bound=0)
-  paths.define('csv', '', 'File to write the predictions to.')
+  path_flags.define('csv', '', 'File to write the predictions to.')
 
 
 def main(argv: list[str]) -> int:
@@ -99,16 +103,16 @@ def main(argv: list[str]) -> int:
   table = pathlib.Path(flags.FLAGS.csv)
   if flags.FLAGS.csv:
     _check_table(table)
-  interrupt.load('bitnet_jax.assemble', 'bitnet_jax.trained')
+  interrupt.load('bitnet_jax.models.build', 'bitnet_jax.checkpoints.pretrained')
   rows = []
   for path, classes in predict(flags.FLAGS.workdir, argv[1:], step=flags.FLAGS.step):
     print(f'{path}: ' + ', '.join(f'{name} {share:.1%}' for name, share in classes))
     rows += [[path, rank, name, share] for rank, (name, share) in enumerate(classes, start=1)]
   if flags.FLAGS.csv:
-    from bitnet_jax import records
+    from bitnet_jax.runtime import files
 
     try:
-      records.write_csv(table, ['image', 'rank', 'class', 'probability'], rows)
+      files.write_csv(table, ['image', 'rank', 'class', 'probability'], rows)
     except OSError as error:
       problem, remedy = str(error.strerror), errors.remedy_of(error.errno)
       raise errors.StorageError('csv', table, problem, remedy) from error

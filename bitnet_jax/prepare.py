@@ -20,16 +20,16 @@ import tensorflow_datasets as tfds
 from absl import flags
 from absl import logging as absl_logging
 
-from bitnet_jax import cli, paths
-from bitnet_jax.data import builders, prepared, shards
+from bitnet_jax.data.datasets import builders, prepared, shard_manifest
+from bitnet_jax.runtime import cli, path_flags
 
-_DATASET = paths.define(
+_DATASET = path_flags.define(
   'dataset', None, f'{", ".join(builders.BUILDERS)}, or a folder of images.', required=True
 )
-_DATA_DIR = paths.define(
+_DATA_DIR = path_flags.define(
   'data_dir', '', 'Where to write; empty: $TFDS_DATA_DIR or ~/tensorflow_datasets.'
 )
-_ARCHIVE_DIR = paths.define(
+_ARCHIVE_DIR = path_flags.define(
   'archive_dir', '', 'Where the official archives are; empty: download them.'
 )
 _UNOFFICIAL = flags.DEFINE_boolean(
@@ -50,12 +50,12 @@ def main(argv: list[str]) -> None:
   path = prepared.prepare(name, data_dir, _ARCHIVE_DIR.value, unofficial=_UNOFFICIAL.value)
   builder = prepared.make_builder(name, data_dir)
   splits = {split: info.num_examples for split, info in builder.info.splits.items()}
-  shards.check(path, splits, hash_bytes=math.inf if _VERIFY.value else 0)
+  shard_manifest.check(path, splits, hash_bytes=math.inf if _VERIFY.value else 0)
   said = ('already ' if there else '') + 'prepared' + (' and verified' if _VERIFY.value else '')
   counts = ', '.join(f'{split} {count}' for split, count in splits.items())
   print(f'{builder.name}: {said} in {path} ({counts})')
-  if not shards.describes(shards.read(path)):
-    manifest = f'{path}/{shards.NAME}'
+  if not shard_manifest.describes(shard_manifest.read(path)):
+    manifest = f'{path}/{shard_manifest.NAME}'
     print(
       f'{builder.name}: its manifest, of an earlier version, leaves out the names of the classes; '
       f'delete {manifest} and run this again to have them compared too'

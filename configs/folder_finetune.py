@@ -9,7 +9,7 @@ Command: python -m bitnet_jax.main --config=configs/folder_finetune.py:bitnet26 
 Hardware, time and error of ours: not run.
 """
 
-from bitnet_jax.recipes import imagenet_config
+from bitnet_jax.config import imagenet_config
 
 
 def get_config(network='bitnet26'):

@@ -6,7 +6,7 @@ Hardware, time and error of ours: not run. The paper: 27.74 / 25.83 % top-1 erro
 on 8 GPUs, hence the batch norm group of 32.
 """
 
-from bitnet_jax.recipes import imagenet_config
+from bitnet_jax.config import imagenet_config
 
 
 def get_config():

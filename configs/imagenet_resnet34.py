@@ -9,7 +9,7 @@ Width factors and the paper's top-1 error in % (one crop / ten crops), quoted th
 Hardware, time and error of ours: not run.
 """
 
-from bitnet_jax.recipes import imagenet_config
+from bitnet_jax.config import imagenet_config
 
 
 def get_config(width_factor='1.0'):

@@ -16,7 +16,7 @@ case ${1:-} in -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p;}' "${BASH
 if [ "${1:-}" = --faults ]; then
   shift
   export KILLS=${KILLS:-100} FUZZ_CASES=${FUZZ_CASES:-10000}
-  set -- -s tests/faults tests/kill_test.py tests/fuzz_test.py "$@"
+  set -- -s tests/faults tests/training/kill_test.py tests/fuzz_test.py "$@"
 fi
 prepare_environment test
 output=$(mktemp)

@@ -1,4 +1,4 @@
-"""Imports point one way, pmap has one room, and nothing loads TensorFlow."""
+"""Imports point one way, pmap has one file, and nothing loads TensorFlow."""
 
 import ast
 import pathlib
@@ -7,59 +7,30 @@ import sys
 
 from absl.testing import absltest, parameterized
 
-ROOT = pathlib.Path(__file__).parent.parent
+from tests.helpers.paths import ROOT
+
 PACKAGE = ROOT / 'bitnet_jax'
 
-# What a room may import of the others, itself left out; rooms not named here are commands.
-MAY_IMPORT = {
-  'errors': set(),
-  'cli': {'errors', 'heap', 'interrupt', 'output'},
-  '__init__': {'interrupt'},
-  'interrupt': set(),
-  'output': {'errors'},
-  'paths': {'errors'},
-  'heap': set(),
-  'config': {'errors'},
-  'validation': {'config', 'errors'},
-  'recipes': {'config'},
-  'cores': set(),
-  'garbage': set(),
-  'onednn': {'cores'},
-  'models': {'onednn'},
-  'inference': {'models', 'onednn'},
-  'data': {'errors'},
-  'optim': set(),
-  'metrics': set(),
-  'parallel': {'cluster'},
-  'records': {'config', 'cores'},
-  'watchdog': {'errors', 'output'},
-  'pulse': {'errors'},
-  'cluster': {'address', 'errors', 'pulse', 'stop', 'watchdog'},
-  'metric_writer': set(),
-  'progress': set(),
-  'manifest': {'errors'},
-  'layout': {'errors'},
-  'damaged': {'errors', 'layout', 'manifest'},
-  'retention': set(),
-  'stop': {'output'},
-  'compilation': set(),
-  'memory': {'errors'},
-  'held': {'errors'},
-  'workdir': {'errors', 'held'},
-  'checkpoint': {'damaged', 'errors', 'held', 'layout', 'manifest', 'retention'},
-  'trained': {'config', 'damaged', 'errors', 'layout', 'retention'},
-  'plan': {'errors'},
-  'assemble': {'cores', 'errors', 'config', 'models', 'data', 'onednn', 'optim', 'plan'},
-  'address': {'errors'},
-  'preflight': {'assemble', 'data', 'models', 'plan', 'stop', 'validation', 'workdir'},
-  'steps': {'metrics', 'models', 'parallel'},
-  'feeds': {'assemble', 'cores', 'data', 'errors', 'parallel', 'steps'},
-  'evaluation': {'data', 'feeds', 'memory', 'metrics', 'parallel', 'steps'},
-  'recorder': {'cluster', 'metrics', 'parallel', 'metric_writer', 'plan', 'progress', 'steps'},
-  'resume': {'checkpoint', 'cluster', 'config', 'errors', 'plan', 'steps', 'trained'},
+# Rooms by floor, the lowest first: a room imports from the floors below it, and from its own
+# sub-rooms. The files at the top of the package, but `errors`, are the commands.
+FLOORS = (
+  ('errors',),
+  ('config', 'runtime'),
+  ('distributed', 'checkpoints', 'logs', 'onednn'),
+  ('models', 'data/images', 'data/datasets', 'data/batches', 'data'),
+  ('training', 'inference'),
+  ('analysis/plotting', 'analysis/regions', 'analysis/audit', 'analysis'),
+  ('benchmarks',),
+  ('commands',),
+)
+# What a room may import besides the floors below: rooms of its own floor, before it.
+NEIGHBORS = {
+  'data/datasets': {'data/images'},
+  'data/batches': {'data/images', 'data/datasets'},
+  'data': {'data/images', 'data/datasets', 'data/batches'},
+  'analysis/audit': {'analysis/plotting'},
+  'analysis': {'analysis/plotting', 'analysis/regions', 'analysis/audit'},
 }
-# Nobody but itself imports these.
-LEAVES = ('analysis', 'main', 'train')
 
 
 def sources():
@@ -67,71 +38,70 @@ def sources():
 
 
 def room(path):
-  return path.relative_to(PACKAGE).parts[0].removesuffix('.py')
+  *folders, name = path.relative_to(PACKAGE).parts
+  if folders:
+    return '/'.join(folders)
+  return 'errors' if name == 'errors.py' else 'commands'
 
 
-def imported_rooms(tree):
-  """Rooms of this package that a module imports, anywhere in it."""
+def imported_files(tree):
+  """Files of this package that a module imports, anywhere in it."""
   for node in ast.walk(tree):
-    if isinstance(node, ast.Import):
-      names = [alias.name for alias in node.names]
-    elif isinstance(node, ast.ImportFrom):
-      names = [f'{node.module}.{alias.name}' for alias in node.names]
-    else:
-      continue
-    for name in names:
-      parts = name.split('.')
-      if parts[0] == 'bitnet_jax' and len(parts) > 1:
-        yield parts[1]
+    if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith('bitnet_jax'):
+      for alias in node.names:
+        for name in (f'{node.module}.{alias.name}', node.module):
+          place = ROOT / name.replace('.', '/')
+          path = place.with_suffix('.py') if not place.is_dir() else place / '__init__.py'
+          if path.exists():
+            yield path
+            break
+
+
+def rooms_imported_by(path):
+  return {room(file) for file in imported_files(ast.parse(path.read_text()))} - {room(path)}
+
+
+def run(code):
+  command = [sys.executable, '-c', code]
+  return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def users_of(attribute):
+  return {
+    str(path.relative_to(PACKAGE))
+    for path in sources()
+    for node in ast.walk(ast.parse(path.read_text()))
+    if isinstance(node, ast.Attribute) and ast.unparse(node) == attribute
+  }
 
 
 class ArchitectureTest(parameterized.TestCase):
-  def test_rooms_import_what_they_may(self):
-    for path in sources():
-      if room(path) in MAY_IMPORT:
-        got = set(imported_rooms(ast.parse(path.read_text()))) - {room(path)}
-        self.assertLessEqual(got, MAY_IMPORT[room(path)], path)
+  def test_every_room_has_a_floor(self):
+    self.assertEqual({room(path) for path in sources()}, {name for row in FLOORS for name in row})
 
-  @parameterized.parameters(*LEAVES)
-  def test_nobody_imports(self, leaf):
-    importers = {
-      room(path) for path in sources() if leaf in imported_rooms(ast.parse(path.read_text()))
-    }
-    allowed = {leaf, 'main', 'benchmarks'} if leaf == 'train' else {leaf}
-    if leaf == 'analysis':
-      allowed |= {'audit', 'benchmarks'}
-    self.assertLessEqual(importers, allowed)
+  def test_rooms_import_from_the_floors_below(self):
+    below = set()
+    for floor in FLOORS:
+      for path in sources():
+        if room(path) in floor and path.name != '__init__.py':
+          allowed = below | NEIGHBORS.get(room(path), set())
+          self.assertLessEqual(rooms_imported_by(path), allowed, path)
+      below |= set(floor)
 
   def test_commands_import_no_other_command(self):
-    commands = {room(path) for path in sources() if 'cli.run(' in path.read_text()}
-    commands -= {'cli', 'analysis'}
-    self.assertContainsSubset({'main', 'evaluate', 'predict', 'prepare', 'benchmark'}, commands)
-    for name in commands:
-      got = set(imported_rooms(ast.parse((PACKAGE / f'{name}.py').read_text())))
-      self.assertEqual(got & commands - {name}, set(), name)
+    for path in PACKAGE.glob('*.py'):
+      if path.name not in ('__init__.py', 'errors.py'):
+        self.assertNotIn('commands', rooms_imported_by(path), path)
+        self.assertIn('cli.run(', path.read_text(), path)
 
-  def test_every_room_of_the_table_exists(self):
-    self.assertLessEqual(set(MAY_IMPORT), {room(path) for path in sources()})
-
-  def test_pmap_has_one_room(self):
-    users = {
-      room(path)
-      for path in sources()
-      for node in ast.walk(ast.parse(path.read_text()))
-      if isinstance(node, ast.Attribute) and node.attr == 'pmap'
-    }
-    self.assertEqual(users, {'parallel'})
+  def test_pmap_has_one_file(self):
+    self.assertEqual(users_of('jax.pmap'), {'distributed/devices.py'})
 
   def test_no_duration_is_read_from_a_clock_that_can_be_set(self):
     """Only TensorBoard's rows say when they were written; benchmarks span processes."""
-    users = {
-      room(path)
-      for path in sources()
-      for node in ast.walk(ast.parse(path.read_text()))
-      if isinstance(node, ast.Attribute) and ast.unparse(node) in ('time.time', 'datetime.now')
-    }
-    self.assertLessEqual(users, {'metric_writer', 'benchmarks'})
-    self.assertIn('metric_writer', users)
+    users = users_of('time.time') | users_of('datetime.now')
+    self.assertIn('logs/metric_writer.py', users)
+    self.assertLessEqual({pathlib.Path(user).parts[0] for user in users}, {'logs', 'benchmarks'})
 
   def test_main_leaves_arrays_and_optimizers_to_others(self):
     tree = ast.parse((PACKAGE / 'main.py').read_text())
@@ -145,25 +115,22 @@ class ArchitectureTest(parameterized.TestCase):
 
   def test_nothing_loads_tensorflow(self):
     code = (
-      'import sys, bitnet_jax.train, bitnet_jax.main, bitnet_jax.models, bitnet_jax.data.sources\n'
+      'import sys, bitnet_jax.training.train, bitnet_jax.main, bitnet_jax.models\n'
       'print([m for m in sys.modules if m.split(".")[0] in ("tensorflow", "clu")])'
     )
-    out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
-    self.assertEqual(out.stdout.strip(), '[]')
+    self.assertEqual(run(code), '[]')
 
   def test_a_network_alone_loads_no_data_sets(self):
     """A third of the imports of a run, which what only needs a network goes without."""
     code = (
-      'import sys, bitnet_jax.assemble\n'
+      'import sys, bitnet_jax.models.build\n'
       'print([m for m in ("tensorflow_datasets", "requests", "cv2", "PIL") if m in sys.modules])'
     )
-    out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
-    self.assertEqual(out.stdout.strip(), '[]')
+    self.assertEqual(run(code), '[]')
 
   def test_training_loads_no_client_of_the_network(self):
-    code = 'import sys, bitnet_jax.train\nprint("requests" in sys.modules)'
-    out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
-    self.assertEqual(out.stdout.strip(), 'False')
+    code = 'import sys, bitnet_jax.training.train\nprint("requests" in sys.modules)'
+    self.assertEqual(run(code), 'False')
 
   def test_files_stay_small(self):
     for path in sources():

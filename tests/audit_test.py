@@ -9,13 +9,14 @@ import tempfile
 
 from absl.testing import absltest
 
-from bitnet_jax.analysis import formats, report, tables
-from tests.analysis.measured_test import make_run
+from bitnet_jax.analysis import report
+from bitnet_jax.analysis.audit import formats, tables
+from tests.analysis.audit.measured_test import make_run
 
 # Runs the module as the command line would, with one of the counts that must be met changed.
 _MISS = """
 import dataclasses, runpy, sys
-from bitnet_jax.analysis import paper
+from bitnet_jax.analysis.audit import paper
 paper.GOLDEN = (dataclasses.replace(paper.GOLDEN[0], digits='39'), *paper.GOLDEN[1:3])
 paper.ROWS = ()
 sys.argv = ['audit', '--format=json']

@@ -15,11 +15,15 @@ import numpy as np
 from absl.testing import absltest, parameterized
 from PIL import Image
 
-from bitnet_jax import assemble, errors, evaluate, evaluation, predict, validation
-from bitnet_jax.data import arrays, crop, prepared, sources
-from tests import fake_run
-
-_ROOT = pathlib.Path(__file__).resolve().parents[1]
+from bitnet_jax import errors, evaluate, predict
+from bitnet_jax.config import validation
+from bitnet_jax.data.batches import arrays
+from bitnet_jax.data.datasets import prepared, sources
+from bitnet_jax.data.images import crop
+from bitnet_jax.models import build
+from bitnet_jax.training import evaluation
+from tests.helpers import fake_run
+from tests.helpers.paths import ROOT
 
 
 def read_csv(path):
@@ -42,7 +46,7 @@ class EvaluateTestCase(parameterized.TestCase):
   def logits(self, images, step=2):
     """Of the network applied to all images at once, outside of any map over devices."""
     state = self.states[step - 1]
-    model = assemble.make_model(self.config, 10, '')
+    model = build.make_model(self.config, 10, '')
     inputs = (images.astype(np.float64) - 77.9) / 95.7
     variables = {'params': state.params, 'batch_stats': state.batch_stats}
     return np.asarray(model.apply(variables, inputs.astype(np.float32), train=False))
@@ -230,7 +234,7 @@ class PredictTest(EvaluateTestCase):
         *self.paths[:2],
         f'--csv={table}',
       ],
-      cwd=_ROOT,
+      cwd=ROOT,
       capture_output=True,
       text=True,
       check=False,
@@ -259,7 +263,7 @@ class PredictTest(EvaluateTestCase):
         *(sys.executable, '-m', 'bitnet_jax.predict', f'--workdir={self.workdir}'),
         *(self.paths[0], f'--csv={path}'),
       ],
-      cwd=_ROOT,
+      cwd=ROOT,
       capture_output=True,
       text=True,
       check=False,
@@ -278,7 +282,7 @@ class CommandTest(EvaluateTestCase):
   def test_prints_one_line(self):
     done = subprocess.run(
       [sys.executable, '-m', 'bitnet_jax.evaluate', f'--workdir={self.workdir}'],
-      cwd=_ROOT,
+      cwd=ROOT,
       capture_output=True,
       text=True,
       check=False,

@@ -15,7 +15,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 from PIL import Image
 
-from tests import fuzz, fuzz_commands, train_process
+from tests.helpers import fuzz, fuzz_commands, train_process
 
 CASES = int(os.environ.get('FUZZ_CASES', '300'))
 

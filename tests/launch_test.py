@@ -19,7 +19,8 @@ import time
 
 from absl.testing import absltest, parameterized
 
-_ROOT = pathlib.Path(__file__).resolve().parents[1]
+from tests.helpers.paths import ROOT
+
 _SETUP = """
 [metadata]
 name = fake
@@ -66,7 +67,7 @@ _OPTIONAL = {'torch', 'torch_networks', 'onnxruntime'}
 
 def _make_checkout(parent: str) -> pathlib.Path:
   checkout = pathlib.Path(parent, 'a b', 'checkout')
-  shutil.copytree(_ROOT / 'launch', checkout / 'launch')
+  shutil.copytree(ROOT / 'launch', checkout / 'launch')
   package = checkout / 'bitnet_jax'
   (package / 'analysis').mkdir(parents=True)
   files = {'setup.cfg': _SETUP, 'pyproject.toml': _PYPROJECT, 'backend.py': _BACKEND}
@@ -172,7 +173,7 @@ class FreshCheckoutTest(parameterized.TestCase):
         self._assert_one_line(done, 'VENV=.*/a b/checkout/.venv: its disk has 2499 MB free .*', 6)
 
   def test_index_cannot_be_reached(self):
-    setup = (_ROOT / 'pyproject.toml').read_text()
+    setup = (ROOT / 'pyproject.toml').read_text()
     (self.checkout / 'pyproject.toml').write_text(setup)
     done = _run(self.checkout, 'test.sh', PIP_INDEX_URL='http://127.0.0.1:9', PIP_RETRIES='1')
     log = self.checkout / '.venv/install.log'
@@ -333,12 +334,12 @@ class InstalledCheckoutTest(parameterized.TestCase):
 class PackagingTest(absltest.TestCase):
   def test_every_import_is_declared(self):
     setup = configparser.ConfigParser()
-    setup.read(_ROOT / 'setup.cfg')
+    setup.read(ROOT / 'setup.cfg')
     declared = set(re.findall(r'(?m)^([\w-]+)>=', setup['options']['install_requires']))
     declared = {name.lower().replace('_', '-') for name in declared}
     distributions = importlib.metadata.packages_distributions()
     imported = set()
-    for path in (_ROOT / 'bitnet_jax').rglob('*.py'):
+    for path in (ROOT / 'bitnet_jax').rglob('*.py'):
       for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
           imported |= {alias.name.split('.')[0] for alias in node.names}
@@ -352,7 +353,7 @@ class PackagingTest(absltest.TestCase):
 
   def test_installed_versions_satisfy_the_lower_bounds(self):
     setup = configparser.ConfigParser()
-    setup.read(_ROOT / 'setup.cfg')
+    setup.read(ROOT / 'setup.cfg')
     bounds = re.findall(r'(?m)^([\w-]+)>=([\d.]+)', setup['options']['install_requires'])
     self.assertGreater(len(bounds), 10)
     for name, bound in bounds:

@@ -1,14 +1,14 @@
 """The training command's front door: what is refused before any device or data is touched."""
 
 import os
-import pathlib
 import subprocess
 import sys
 import tempfile
 
 from absl.testing import absltest, parameterized
 
-ROOT = pathlib.Path(__file__).parent.parent
+from tests.helpers.paths import ROOT
+
 DIGITS = f'--config={ROOT}/configs/digits_bitnet.py'
 
 

@@ -14,9 +14,8 @@ import time
 from absl.testing import absltest, parameterized
 
 from bitnet_jax import errors
-from bitnet_jax.data import sources
-
-_ROOT = pathlib.Path(__file__).resolve().parents[1]
+from bitnet_jax.data.datasets import sources
+from tests.helpers.paths import ROOT
 
 # The command, then what it imported.
 _WATCHED = """
@@ -30,7 +29,7 @@ runpy.run_module('bitnet_jax.prepare', run_name='__main__')
 # The command, brought to a halt in its second split.
 _HALTED = """
 import runpy, sys, time
-from bitnet_jax.data import builders
+from bitnet_jax.data.datasets import builders
 encode, calls = builders.encode_png, []
 def halted(pixels):
   calls.append(None)
@@ -51,7 +50,7 @@ class PrepareTest(parameterized.TestCase):
   def call(self, *arguments, command=('-m', 'bitnet_jax.prepare'), **environment):
     return subprocess.run(
       [sys.executable, *command, *arguments],
-      cwd=_ROOT,
+      cwd=ROOT,
       env={**os.environ, **environment},
       capture_output=True,
       text=True,
@@ -84,7 +83,7 @@ class PrepareTest(parameterized.TestCase):
     arguments = ('--dataset=digits', f'--data_dir={self.directory}')
     with subprocess.Popen(
       [sys.executable, '-c', _HALTED, *arguments],
-      cwd=_ROOT,
+      cwd=ROOT,
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
       text=True,
@@ -111,7 +110,7 @@ class PrepareTest(parameterized.TestCase):
     with lock.open('w') as held:
       fcntl.flock(held, fcntl.LOCK_EX)
       process = subprocess.Popen(
-        [*command, f'--data_dir={self.directory}'], cwd=_ROOT, stdout=subprocess.PIPE, text=True
+        [*command, f'--data_dir={self.directory}'], cwd=ROOT, stdout=subprocess.PIPE, text=True
       )
       # The kernel lists who waits: '12: -> FLOCK  ADVISORY  WRITE 4711 ...'.
       waits = re.compile(rf'-> FLOCK +ADVISORY +WRITE {process.pid} ')

@@ -9,9 +9,9 @@ import subprocess
 
 from absl.testing import absltest
 
-from tests import train_process
+from tests.helpers import train_process
+from tests.helpers.paths import ROOT
 
-ROOT = pathlib.Path(__file__).parent.parent
 MODULES = {'pickle', 'cPickle', 'dill', 'cloudpickle', 'shelve', 'marshal', 'joblib', 'yaml'}
 CALLS = {'eval', 'exec', '__import__', 'yaml.load', 'torch.load', 'tarfile.extractall'}
 ENVIRONMENTS = {'environ', 'environb'}

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 from absl import flags
 from matplotlib import axes, figure, lines, ticker
 
-from bitnet_jax import cli, errors, paths
-from bitnet_jax.analysis import plots
-from bitnet_jax.analysis.plots import COLOURS
-from bitnet_jax.analysis.rows import Curve, read_rows, select
+from bitnet_jax import errors
+from bitnet_jax.analysis.plotting import plots
+from bitnet_jax.analysis.plotting.metric_rows import Curve, read_rows, select
+from bitnet_jax.analysis.plotting.plots import COLOURS
+from bitnet_jax.runtime import cli, path_flags
 
 _TRAIN: dict[str, Any] = {'linestyle': (0, (4, 2)), 'linewidth': 1.2}
 _TEST: dict[str, Any] = {'linestyle': '-', 'linewidth': 1.8}
@@ -146,6 +147,6 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  paths.define_many('workdir', None, 'Directory of a run; repeatable.', required=True)
-  paths.define('output', None, 'PNG or SVG to write.', required=True)
+  path_flags.define_many('workdir', None, 'Directory of a run; repeatable.', required=True)
+  path_flags.define('output', None, 'PNG or SVG to write.', required=True)
   cli.run(main)

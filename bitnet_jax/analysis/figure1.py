@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from absl import flags
 from matplotlib import axes, figure, patches
 
-from bitnet_jax import cli, errors, paths
-from bitnet_jax.analysis import block_structure, plots
-from bitnet_jax.analysis.block_structure import INPUT, Channels, Structure
+from bitnet_jax import errors
+from bitnet_jax.analysis.audit import block_structure
+from bitnet_jax.analysis.audit.block_structure import INPUT, Channels, Structure
+from bitnet_jax.analysis.plotting import plots
+from bitnet_jax.runtime import cli, path_flags
 
 _PASSED, _KEPT, _INPUT = plots.COLOURS[0], plots.COLOURS[4], '#BBBBBB'
 _BAR = 0.44  # Height of a bar; levels are 1 apart.
@@ -128,7 +130,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  paths.define('output', None, 'PNG or SVG to write.', required=True)
+  path_flags.define('output', None, 'PNG or SVG to write.', required=True)
   flags.DEFINE_integer('features', 256, 'Width of the blocks.', lower_bound=1)
   flags.DEFINE_integer('tree_depth', 3, 'Depth of the blocks.', lower_bound=1)
   cli.run(main)

@@ -22,10 +22,12 @@ import numpy as np
 from absl import flags
 from matplotlib import axes, figure
 
-from bitnet_jax import cli, errors, paths
-from bitnet_jax.analysis import measured, paper, plots, rows
-from bitnet_jax.analysis.networks import Network
-from bitnet_jax.analysis.rows import Curve
+from bitnet_jax import errors
+from bitnet_jax.analysis.audit import measured, paper
+from bitnet_jax.analysis.audit.networks import Network
+from bitnet_jax.analysis.plotting import metric_rows, plots
+from bitnet_jax.analysis.plotting.metric_rows import Curve
+from bitnet_jax.runtime import cli, path_flags
 
 FIELD = 'stem_gradient_norm'
 _NINE = {row[0]: row[1] for row in paper.FIGURE2_ROWS}
@@ -60,7 +62,7 @@ def read(directories: Sequence[str]) -> Norms:
     path = pathlib.Path(directory)
     inside = sorted(file.parent for file in path.glob('*/metrics.jsonl'))
     for workdir in [path] if (path / 'metrics.jsonl').exists() or not inside else inside:
-      curve = rows.select(rows.read_rows(str(workdir)), 'epoch', FIELD)
+      curve = metric_rows.select(metric_rows.read_rows(str(workdir)), 'epoch', FIELD)
       if not curve.epochs:
         continue
       config = measured.read_config(str(workdir))
@@ -153,8 +155,8 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  paths.define_many(
+  path_flags.define_many(
     'workdir', None, 'Directory of a run, or a folder of runs; repeatable.', required=True
   )
-  paths.define('output', None, 'PNG or SVG to write.', required=True)
+  path_flags.define('output', None, 'PNG or SVG to write.', required=True)
   cli.run(main)

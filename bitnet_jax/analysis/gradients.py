@@ -19,9 +19,15 @@ import numpy as np
 from absl import flags
 from matplotlib import figure
 
-from bitnet_jax import assemble, cli, errors, metrics, paths, trained
-from bitnet_jax.analysis import plots
-from bitnet_jax.data import augment, order
+from bitnet_jax import errors
+from bitnet_jax.analysis.plotting import plots
+from bitnet_jax.checkpoints import pretrained
+from bitnet_jax.data import splits
+from bitnet_jax.data.batches import order
+from bitnet_jax.data.images import augment
+from bitnet_jax.models import build
+from bitnet_jax.runtime import cli, path_flags
+from bitnet_jax.training import metrics
 
 Tree = Any
 
@@ -42,7 +48,7 @@ class LayerNorm(NamedTuple):
   weight: float
 
 
-def layer_norms(run: trained.Trained, split: str = '', batches: int = 8) -> list[LayerNorm]:
+def layer_norms(run: pretrained.Trained, split: str = '', batches: int = 8) -> list[LayerNorm]:
   """Computes the norms of a checkpoint.
 
   Args:
@@ -58,8 +64,8 @@ def layer_norms(run: trained.Trained, split: str = '', batches: int = 8) -> list
     DataError: the split cannot be read, or does not fit in memory (name a part of it).
   """
   config = run.config
-  source = assemble.open_split(config, split or config.data.train_split)
-  data = assemble.load_split(config, source)
+  source = splits.open_split(config, split or config.data.train_split)
+  data = splits.load_split(config, source)
   available = len(data.label) // config.global_batch_size
   if min(available, batches) < 1:
     raise errors.ConfigError(
@@ -68,7 +74,7 @@ def layer_norms(run: trained.Trained, split: str = '', batches: int = 8) -> list
       f'{len(data.label)} images, not a batch',
       'name a larger one',
     )
-  model = assemble.make_model(config, len(run.class_names), '')
+  model = build.make_model(config, len(run.class_names), '')
   norms_of = make_norms(model, mean=config.data.mean, std=config.data.std)
   permutation = order.epoch_order(config.seed, 0, len(data.label))
   sums: dict[str, float] = {}
@@ -159,7 +165,7 @@ def main(argv: Sequence[str]) -> None:
   options = flags.FLAGS
   if options.output:
     plots.check_output(options.output)
-  run = trained.load(options.workdir, options.step)
+  run = pretrained.load(options.workdir, options.step)
   norms = layer_norms(run, options.split, options.batches)
   print(f'step {run.step}')
   print(table(norms))
@@ -169,9 +175,9 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  paths.define('workdir', None, 'Directory of a run with a checkpoint.', required=True)
+  path_flags.define('workdir', None, 'Directory of a run with a checkpoint.', required=True)
   flags.DEFINE_integer('step', 0, 'Step of the checkpoint; 0: the newest.', lower_bound=0)
   flags.DEFINE_string('split', '', "Split, as train[:2560]; '': the run's training split.")
   flags.DEFINE_integer('batches', 8, 'How many batches are averaged.', lower_bound=1)
-  paths.define('output', '', 'PNG or SVG to write too.')
+  path_flags.define('output', '', 'PNG or SVG to write too.')
   cli.run(main)

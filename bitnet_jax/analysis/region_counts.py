@@ -15,9 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bitnet_jax import cli
-from bitnet_jax.analysis import regions
-from bitnet_jax.models import dense
+from bitnet_jax.analysis.regions import bounds, dense
+from bitnet_jax.runtime import cli
 
 FAMILIES = {'bitnet': dense.DenseBitBlock, 'conventional': dense.DenseConvenBlock}
 FEATURES, NUM_BLOCKS, NUM_INPUTS = 64, 2, 2
@@ -83,10 +82,10 @@ def draw(family: str, tree_depth: int, seed: int) -> Any:
   return layer(shapes(family, tree_depth))
 
 
-def count(family: str, tree_depth: int, seed: int) -> regions.Count:
+def count(family: str, tree_depth: int, seed: int) -> bounds.Count:
   """Regions of a random network over the square of inputs between -1 and 1."""
   params = draw(family, tree_depth, seed)
-  return regions.count_on_plane(params, np.zeros(NUM_INPUTS), np.eye(NUM_INPUTS))
+  return bounds.count_on_plane(params, np.zeros(NUM_INPUTS), np.eye(NUM_INPUTS))
 
 
 def count_all() -> Iterator[str]:

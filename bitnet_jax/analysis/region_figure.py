@@ -15,10 +15,12 @@ import numpy as np
 from absl import flags
 from matplotlib import axes, figure, ticker
 
-from bitnet_jax import cli, paths
-from bitnet_jax.analysis import labels, plots, region_counts, regions
+from bitnet_jax.analysis import region_counts
+from bitnet_jax.analysis.plotting import labels, plots
 from bitnet_jax.analysis.region_counts import COUNTS, FEATURES, NUM_BLOCKS, NUM_INPUTS, TREE_DEPTHS
-from bitnet_jax.analysis.regions import Shape
+from bitnet_jax.analysis.regions import bounds
+from bitnet_jax.analysis.regions.bounds import Shape
+from bitnet_jax.runtime import cli, path_flags
 
 # Family: colour, marker, name.
 FAMILIES = {
@@ -26,9 +28,9 @@ FAMILIES = {
   'conventional': (plots.COLOURS[1], 's', 'ConvenBlocks'),
 }
 _BOUNDS = (
-  ('conventional', regions.conventional_bound, '-', 'bound, corollary 3.2'),
-  ('bitnet', regions.tree_bound, '-', 'bound, proposition 3.3'),
-  ('bitnet', regions.intermediate_bound, '--', "bound within the proposition's proof"),
+  ('conventional', bounds.conventional_bound, '-', 'bound, corollary 3.2'),
+  ('bitnet', bounds.tree_bound, '-', 'bound, proposition 3.3'),
+  ('bitnet', bounds.intermediate_bound, '--', "bound within the proposition's proof"),
 )
 
 
@@ -142,5 +144,5 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  paths.define('output', None, 'PNG or SVG to write.', required=True)
+  path_flags.define('output', None, 'PNG or SVG to write.', required=True)
   cli.run(main)

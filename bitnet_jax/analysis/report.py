@@ -13,20 +13,12 @@ from collections.abc import Iterator, Sequence
 
 from matplotlib import figure
 
-from bitnet_jax import errors, records
-from bitnet_jax.analysis import (
-  curves,
-  figure1,
-  figure2,
-  formats,
-  measured,
-  plots,
-  region_counts,
-  region_figure,
-  regions,
-  rows,
-  tradeoff,
-)
+from bitnet_jax import errors
+from bitnet_jax.analysis import curves, figure1, figure2, region_counts, region_figure, tradeoff
+from bitnet_jax.analysis.audit import formats, measured
+from bitnet_jax.analysis.plotting import metric_rows, plots
+from bitnet_jax.analysis.regions import bounds
+from bitnet_jax.logs import run_info
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 1240px; margin: 2rem auto;
@@ -67,7 +59,9 @@ def write(audit: formats.Record, workdirs: Sequence[str], folder: pathlib.Path) 
   return path
 
 
-def _figures(runs: Sequence[measured.Run], folder: pathlib.Path) -> Iterator[tuple[str, str]]:
+def _figures(
+  runs: Sequence[measured.FinishedRun], folder: pathlib.Path
+) -> Iterator[tuple[str, str]]:
   """Draws every figure into the folder; yields the sections that show them."""
   yield 'Figure 1: the blocks', _figure(folder, 'figure1', figure1.draw(), _BLOCKS)
   shown = _figure(folder, 'tradeoff', tradeoff.draw(runs), _TRADEOFF)
@@ -120,11 +114,11 @@ def _bounds_table() -> str:
   for name, peak in (
     (
       'The bound of proposition 3.3, (D / (2^K n))^(nKL),',
-      regions.tree_bound_peak(features, inputs),
+      bounds.tree_bound_peak(features, inputs),
     ),
     (
       'The bound within its proof, prod (D / (2^k n))^n for each block,',
-      regions.intermediate_bound_peak(features, inputs),
+      bounds.intermediate_bound_peak(features, inputs),
     ),
   ):
     lines.append(f'{name} grows with K up to K = {peak:g} for D = {features}, n = {inputs}.')
@@ -139,7 +133,7 @@ def _learning_curves(workdirs: Sequence[str], folder: pathlib.Path) -> Iterator[
   for number, start in enumerate(range(0, len(workdirs), size), start=1):
     part = slice(start, start + size)
     runs = {
-      name: curves.curves_of(rows.read_rows(workdir))
+      name: curves.curves_of(metric_rows.read_rows(workdir))
       for name, workdir in zip(names[part], workdirs[part], strict=True)
     }
     yield _figure(folder, f'curves{number}', curves.draw(runs), _CURVES)
@@ -160,7 +154,7 @@ def _figure(folder: pathlib.Path, name: str, fig: figure.Figure, caption: str) -
 def _outcome(audit: formats.Record) -> str:
   lines = [f'<p>{html.escape(formats.outcome(audit))}</p>']
   lines += [f'<p class="bad">{html.escape(text)}</p>' for text in formats.missed(audit)]
-  commit = html.escape(records.git_commit())
+  commit = html.escape(run_info.git_commit())
   return ''.join(lines) + f'<p>Commit {commit}. Sizes are counted from the modules that train.</p>'
 
 

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 from absl import flags
 from matplotlib import axes, figure, lines
 
-from bitnet_jax import cli, paths
-from bitnet_jax.analysis import counts, labels, measured, paper, plots
-from bitnet_jax.analysis.networks import Network
-from bitnet_jax.analysis.paper import Row
+from bitnet_jax.analysis.audit import counts, measured, paper
+from bitnet_jax.analysis.audit.networks import Network
+from bitnet_jax.analysis.audit.paper import Row
+from bitnet_jax.analysis.plotting import labels, plots
+from bitnet_jax.runtime import cli, path_flags
 
 CELLS = {
   paper.CIFAR10: 'CIFAR-10',
@@ -59,7 +60,7 @@ class Point(NamedTuple):
   series: str = ''
 
 
-def points(cell: str, quantity: str, runs: Sequence[measured.Run] = ()) -> list[Point]:
+def points(cell: str, quantity: str, runs: Sequence[measured.FinishedRun] = ()) -> list[Point]:
   """Every network of the tables with an error for a cell, once, and the runs beside them.
 
   Args:
@@ -111,7 +112,7 @@ def _label(row: Row) -> str:
   return number + (f' (x{network.width_factor:g})' if network.width_factor != 1 else '')
 
 
-def draw(runs: Sequence[measured.Run] = ()) -> figure.Figure:
+def draw(runs: Sequence[measured.FinishedRun] = ()) -> figure.Figure:
   """Draws a row of two panels for each data set."""
   fig = plots.new_figure(12, 15)
   panels = fig.subplots(len(CELLS), 2)
@@ -176,7 +177,7 @@ def _marker(point: Point) -> dict[str, Any]:
   return {**style, **(star if point.is_ours else {'marker': marker, 'markersize': 6})}
 
 
-def _legend(runs: Sequence[measured.Run]) -> list[lines.Line2D]:
+def _legend(runs: Sequence[measured.FinishedRun]) -> list[lines.Line2D]:
   handles = [
     lines.Line2D([], [], color=colour, marker=marker, linestyle='', markersize=6, label=name)
     for colour, marker, name in _FAMILIES.values()
@@ -197,6 +198,6 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  paths.define('output', None, 'PNG or SVG to write.', required=True)
-  paths.define_many('measured', [], 'Finished run, or a folder of them; repeatable.')
+  path_flags.define('output', None, 'PNG or SVG to write.', required=True)
+  path_flags.define_many('measured', [], 'Finished run, or a folder of them; repeatable.')
   cli.run(main)

@@ -14,8 +14,8 @@ import jax
 import ml_collections
 import numpy as np
 
-from bitnet_jax import assemble, errors
-from bitnet_jax.models import bitnet, resnet
+from bitnet_jax import errors
+from bitnet_jax.models import bitnet, build, resnet
 
 Tree = Any
 
@@ -134,7 +134,7 @@ class TorchProcess:
   ) -> dict[str, Any]:
     """Builds the network of a configuration with these weights; gives versions."""
     num_classes = variables['params']['head']['kernel'].shape[-1]
-    model = assemble.make_model(config, num_classes, '')
+    model = build.make_model(config, num_classes, '')
     path = self._folder / 'arrays.npz'
     arrays = {'images': images, 'labels': labels, **torch_arrays(variables)}
     np.savez(path, **arrays)  # type: ignore[arg-type]

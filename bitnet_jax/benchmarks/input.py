@@ -22,9 +22,12 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from bitnet_jax import cores, errors
-from bitnet_jax.data import archives, augment, crop, decode, resident, stream
-from bitnet_jax.data.sources import Example
+from bitnet_jax import errors
+from bitnet_jax.data.batches import resident, stream
+from bitnet_jax.data.datasets import archives
+from bitnet_jax.data.datasets.sources import Example
+from bitnet_jax.data.images import augment, crop, decode
+from bitnet_jax.runtime import host
 
 SIZE = 224
 _BATCH = 50
@@ -105,7 +108,7 @@ def decoding(images: Sequence[bytes]) -> dict[str, float]:
   """Images for each second of a core, of each way; the median over rounds taken in turns."""
   cut = crop.Crop('random_area', SIZE)
   filtered = dataclasses.replace(cut, antialias=True)
-  draws = [crop.example_draws(0, 0, i) for i in range(len(images))]
+  draws = [crop.example_random_bits(0, 0, i) for i in range(len(images))]
   boxes = []
   for encoded, draw in zip(images, draws, strict=True):
     image = decode.EncodedImage(encoded, 3, '')
@@ -168,7 +171,7 @@ def scaling(batches: Callable[[int], stream.Batch]) -> dict[int, tuple[float, fl
   Of several rounds in turns: by the clock the best, for others may use the machine too; of a core
   the median.
   """
-  numbers = sorted({1, 2, cores.available()})
+  numbers = sorted({1, 2, host.available_cores()})
   rounds = [{n: streaming(batches, n, 20 * n) for n in numbers} for _ in range(_STREAM_ROUNDS)]
   clocks, each = ({n: [one[n][i] for one in rounds] for n in numbers} for i in (0, 1))
   return {n: (max(clocks[n]), float(np.median(each[n]))) for n in numbers}

@@ -13,8 +13,8 @@ import ml_collections
 import numpy as np
 from PIL import Image
 
-from bitnet_jax import train
-from bitnet_jax.loop import TakeSteps
+from bitnet_jax.training import train
+from bitnet_jax.training.loop import TakeSteps
 
 Tree = Any
 

@@ -9,8 +9,8 @@ import jax
 import ml_collections
 import numpy as np
 
-from bitnet_jax import parallel
 from bitnet_jax.benchmarks.network import Case
+from bitnet_jax.distributed import devices
 
 
 def measure(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -24,8 +24,8 @@ def measure(config: ml_collections.ConfigDict) -> dict[str, Any]:
     of the device's allocator, None where it keeps no count; 'resident', the process's largest size.
   """
   case = Case(config)
-  state, inputs = parallel.replicate(case.state), case.inputs()
-  count = parallel.replicate(np.int32(1))
+  state, inputs = devices.replicate(case.state), case.inputs()
+  count = devices.replicate(np.int32(1))
   compiled = case.take_steps().lower(state, inputs, count).compile()  # type: ignore[attr-defined]
   analysis = compiled.memory_analysis()
   del state

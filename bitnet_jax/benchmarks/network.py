@@ -12,10 +12,14 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from bitnet_jax import assemble, compilation, inference, metrics, parallel, steps
-from bitnet_jax.analysis import counts
-from bitnet_jax.config import CIFAR_MODELS
-from bitnet_jax.plan import Plan, steps_per_execution
+from bitnet_jax.analysis.audit import counts
+from bitnet_jax.config.fields import CIFAR_MODELS
+from bitnet_jax.data import types
+from bitnet_jax.distributed import devices
+from bitnet_jax.inference import predictor
+from bitnet_jax.models import build
+from bitnet_jax.training import compilation, metrics, setup, steps
+from bitnet_jax.training.plan import Plan, steps_per_execution
 
 Tree = Any
 
@@ -43,7 +47,7 @@ class Case:
     self.images = rng.normal(size=(batch, size, size, 3)).astype(np.float32)
     self.labels = rng.integers(0, self.num_classes, batch).astype(np.int32)
     self._plan = Plan(_STEPS_PER_EPOCH, round(_STEPS_PER_EPOCH * config.num_epochs))
-    self._optimizer, self._schedule = assemble.make_optimizer(config, self._plan)
+    self._optimizer, self._schedule = setup.make_optimizer(config, self._plan)
 
   @functools.cached_property
   def state(self) -> steps.TrainState:
@@ -60,12 +64,12 @@ class Case:
     """Parameters and running statistics, as NumPy arrays."""
     return {'params': self.state.params, 'batch_stats': self.state.batch_stats}
 
-  def model(self, dtype: str = '', axis_name: str = parallel.AXIS, kernels: str = '') -> Any:
+  def model(self, dtype: str = '', axis_name: str = devices.AXIS, kernels: str = '') -> Any:
     """The network, with the configuration's type and kernels or others."""
     config = self.config.copy_and_resolve_references()
     config.model.kernels = kernels or config.model.kernels
     config.model.dtype = dtype or config.model.dtype
-    return assemble.make_model(config, self.num_classes, axis_name)
+    return build.make_model(config, self.num_classes, axis_name)
 
   def multiply_adds(self) -> int:
     """Of the forward pass for the batch, read from the traced program."""
@@ -81,7 +85,7 @@ class Case:
   def take_steps(self) -> Callable[[Tree, Tree, jax.Array], tuple[Tree, Tree]]:
     """The steps that train, mapped over the devices: no augmentation, the same batch each time."""
 
-    def fetch(inputs: Tree, _: jax.Array) -> steps.Batch:
+    def fetch(inputs: Tree, _: jax.Array) -> types.Batch:
       return {**inputs, 'mask': jnp.ones(inputs['label'].shape, jnp.float32)}
 
     step = steps.make_train_step(
@@ -93,24 +97,24 @@ class Case:
       steps_per_epoch=_STEPS_PER_EPOCH,
       log_every_steps=50,
     )
-    return parallel.map_devices(steps.repeat(step, self.most), donate=(0,))
+    return devices.map_devices(steps.make_multi_step(step, self.most), donate=(0,))
 
   def inputs(self) -> Tree:
     """This process's part of the batch on its devices."""
     part = len(self.labels) // jax.process_count()
     own = slice(jax.process_index() * part, (jax.process_index() + 1) * part)
-    return parallel.place({'image': self.images[own], 'label': self.labels[own]})
+    return devices.place({'image': self.images[own], 'label': self.labels[own]})
 
   def side(self, count: int = 1) -> Callable[[], float]:
     """Each call takes `count` training steps, as a run would, and gives their seconds."""
     take_steps, inputs = self.take_steps(), self.inputs()
     sizes = [min(self.most, count - first) for first in range(0, count, self.most)]
-    counts = {size: parallel.replicate(np.int32(size)) for size in set(sizes)}
+    counts = {size: devices.replicate(np.int32(size)) for size in set(sizes)}
     # As in a run, the program is loaded while the first numbers are drawn.
     fresh = steps.state_shapes(self._model, self._optimizer, self.images.shape[1:])
-    fed = parallel.shapes(fresh), inputs, next(iter(counts.values()))
+    fed = devices.shapes(fresh), inputs, next(iter(counts.values()))
     compiled = compilation.compile_ahead(take_steps, *fed)
-    state = parallel.replicate(self.state)
+    state = devices.replicate(self.state)
     compiled()
 
     def run() -> float:
@@ -126,7 +130,7 @@ class Case:
   def in_use(self) -> tuple[Callable[[], np.ndarray], Callable[[int], float]]:
     """The network as `predict` runs it: a function of nothing, and one that times calls of it."""
     images = jax.device_put(self.images)
-    logits = inference.make_predictor(
+    logits = predictor.make_predictor(
       self.model(axis_name=''), self.variables, images.shape[1:], len(images)
     )
 

@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from bitnet_jax import parallel, validation
 from bitnet_jax.benchmarks import timing
 from bitnet_jax.benchmarks.network import Case
+from bitnet_jax.config import validation
+from bitnet_jax.distributed import devices
 
 # What is varied, one at a time, of a network that takes half a second a step on two cores.
 _VARIED: dict[str, tuple[int, ...]] = {
@@ -73,19 +74,19 @@ def measure(config: ml_collections.ConfigDict, *, rounds: int) -> dict[str, Any]
   for case, seconds in zip(cases, timing.in_turns(sides, rounds).values(), strict=True):
     case |= timing.summary(seconds)
   layouts = [
-    {'processes': processes, 'devices': devices, **_layout(config, processes, devices, rounds)}
-    for processes, devices in _LAYOUTS
+    {'processes': processes, 'devices': count, **_layout(config, processes, count, rounds)}
+    for processes, count in _LAYOUTS
   ]
   return {'cases': cases, 'layouts': layouts, 'dispatch': dispatch(Case(config))}
 
 
 def _layout(
-  config: ml_collections.ConfigDict, processes: int, devices: int, rounds: int
+  config: ml_collections.ConfigDict, processes: int, count: int, rounds: int
 ) -> dict[str, float]:
   environment = {
     **os.environ,
     'JAX_PLATFORMS': 'cpu',
-    'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+    'XLA_FLAGS': f'--xla_force_host_platform_device_count={count}',
   }
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
@@ -117,7 +118,7 @@ def dispatch(case: Case) -> dict[str, float]:
 
   state = jax.tree.map(lambda leaf: np.zeros(1, leaf.dtype), case.state)
   sides = {
-    'pmap': _calls(parallel.map_devices(add, donate=(0,)), parallel.replicate(state)),
+    'pmap': _calls(devices.map_devices(add, donate=(0,)), devices.replicate(state)),
     'jit': _calls(jax.jit(add, donate_argnums=0), jax.device_put(state)),
   }
   seconds = timing.in_turns(sides, rounds=7)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bitnet_jax.analysis import plots
+from bitnet_jax.analysis.plotting import plots
 
 _NAMES = {
   'model.width': 'width d',

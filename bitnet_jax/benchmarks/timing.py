@@ -11,7 +11,8 @@ from typing import Any
 
 import jax
 
-from bitnet_jax import cores, records
+from bitnet_jax.logs import run_info
+from bitnet_jax.runtime import host
 
 # A side of a comparison: does the work once and says how many seconds it took.
 Side = Callable[[], float]
@@ -57,7 +58,7 @@ def ratio(ours: list[float], theirs: list[float]) -> dict[str, float]:
 
 def conditions() -> dict[str, Any]:
   """Machine, versions and load, as a JSON object."""
-  environment = records.environment()
+  environment = run_info.environment()
   packages = {name: environment['packages'][name] for name in ('jax', 'jaxlib', 'onednn-cpu-gomp')}
   return {
     **packages,
@@ -65,7 +66,7 @@ def conditions() -> dict[str, Any]:
     'device': jax.devices()[0].device_kind,
     'devices': jax.device_count(),
     'processor': _processor(),
-    'cores': cores.available(),
+    'cores': host.available_cores(),
     'load': os.getloadavg()[0],
   }
 

@@ -89,7 +89,7 @@ class BasicBlock(nn.Module):
     return F.relu(y + shortcut)
 
 
-class Network(nn.Module):
+class TorchNetwork(nn.Module):
   """Stem, blocks, global average pooling and classifier."""
 
   def __init__(self, spec: dict):

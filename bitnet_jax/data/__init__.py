@@ -1,1 +1,1 @@
-"""Where pixels come from, in which order, and what is done to them."""
+"""Turns images on disk into batches on the devices."""

@@ -99,7 +99,7 @@ class BitBlock(nn.Module):
     def layer(x: jax.Array, level: int, filters: int) -> jax.Array:
       strides = self.strides if level == 1 else 1
       conv = self.conv(
-        filters, strides=strides, filters_per_unit=filters // 2, name=f'level{level}_conv'
+        filters, strides=strides, init_features=filters // 2, name=f'level{level}_conv'
       )
       return self.norm(name=f'level{level}_norm')(conv(x), train=train)
 

@@ -12,20 +12,21 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from bitnet_jax.models import norm, onednn_ops, winograd
+from bitnet_jax.models import norm
+from bitnet_jax.onednn import ops, winograd
 
 Dtype = Any
 
 
 @functools.cache  # Equal layers draw by the same function, which `initialize` counts on.
-def conv_init(mode: str = 'fan_out', filters_per_unit: int = 0) -> nn.initializers.Initializer:
+def conv_init(mode: str = 'fan_out', init_features: int = 0) -> nn.initializers.Initializer:
   """Untruncated normal initialisation of a convolution's kernel.
 
   Args:
     mode: 'fan_out', std sqrt(2 / (kernel area * filters)), as the paper's authors and
       fb.resnet.torch do, or 'fan_in', std sqrt(2 / (kernel area * input channels)), as the
       Wide ResNet code does.
-    filters_per_unit: how many filters each of the convolutions that are fused into this one has;
+    init_features: how many filters each of the convolutions that are fused into this one has;
       0 for a convolution that is not fused. The authors draw left and right of a tree level
       apart, with half the filters each, and so with twice the variance of the fused one.
 
@@ -37,7 +38,7 @@ def conv_init(mode: str = 'fan_out', filters_per_unit: int = 0) -> nn.initialize
   """
 
   def init(rng: jax.Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> jax.Array:
-    fan = shape[-2] if mode == 'fan_in' else (filters_per_unit or shape[-1])
+    fan = shape[-2] if mode == 'fan_in' else (init_features or shape[-1])
     std = math.sqrt(2.0 / (math.prod(shape[:-2]) * fan))
     return std * jax.random.normal(rng, shape, dtype)
 
@@ -118,7 +119,7 @@ class Conv(Layer):
     features: number of filters.
     kernel_size: side of the square, odd kernel.
     strides: step in both directions. Torch's padding differs from 'SAME' where it is 2.
-    filters_per_unit: see `conv_init`.
+    init_features: see `conv_init`.
     init_mode: 'fan_out' or 'fan_in', see `conv_init`.
     dtype: of the computation; the kernel is kept in float32.
     kernels: 'xla'; or for the CPU where they have the type 'onednn', or 'winograd' where it pays
@@ -128,7 +129,7 @@ class Conv(Layer):
   features: int
   kernel_size: int = 3
   strides: int = 1
-  filters_per_unit: int = 0
+  init_features: int = 0
   init_mode: str = 'fan_out'
   dtype: Dtype = jnp.float32
   kernels: str = 'xla'
@@ -137,18 +138,18 @@ class Conv(Layer):
   def __call__(self, x: jax.Array) -> jax.Array:
     """Convolves `x`, `[batch, height, width, in_features]`."""
     shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-    init = conv_init(self.init_mode, self.filters_per_unit)
+    init = conv_init(self.init_mode, self.init_features)
     return self.convolve(x, self.parameter('kernel', init, shape))
 
   @nn.nowrap
   def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolves `x` with a kernel `[size, size, in_features, features]`."""
     x = x.astype(self.dtype)
-    if self.kernels == 'xla' or not onednn_ops.runs_conv(self.dtype):
+    if self.kernels == 'xla' or not ops.runs_conv(self.dtype):
       return convolve(x, kernel, self.strides)
     if self.kernels == 'winograd' and winograd.pays(x, kernel.shape, self.strides):
       return winograd.conv(x, kernel)
-    return onednn_ops.conv(x, kernel, self.strides)
+    return ops.conv(x, kernel, self.strides)
 
 
 class GroupedBatchNorm(Layer):

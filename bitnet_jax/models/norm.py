@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from bitnet_jax.models import onednn_ops
+from bitnet_jax.onednn import ops
 
 SETTINGS = ('group_size', 'axis_name', 'relu', 'momentum', 'epsilon', 'kernels')
 # Averages a value over the devices of a group.
@@ -144,9 +144,9 @@ def batch_norm(
   num_devices = lax.axis_size(axis_name) if axis_name else 1
   groups, devices = group_layout(x.shape[0], group_size, num_devices)
   count = x.size // x.shape[-1] // groups * devices
-  if kernels != 'xla' and devices == 1 and onednn_ops.runs_norm(x.dtype, x.shape[-1]):
+  if kernels != 'xla' and devices == 1 and ops.runs_norm(x.dtype, x.shape[-1]):
     grouped = x.reshape(groups, x.shape[0] // groups, -1, x.shape[-1])
-    y, mean, var = onednn_ops.normalize(grouped, scale, bias, epsilon, relu)
+    y, mean, var = ops.normalize(grouped, scale, bias, epsilon, relu)
   else:
     peers = [list(range(first, first + devices)) for first in range(0, num_devices, devices)]
 

@@ -6,5 +6,5 @@ from bitnet_jax.onednn.custom_call import unavailable as unavailable
 from bitnet_jax.onednn.graph import Unsupported as Unsupported
 from bitnet_jax.onednn.library import fast_types as fast_types
 from bitnet_jax.onednn.library import spin as spin
-from bitnet_jax.onednn.plans import mask_bytes as mask_bytes
+from bitnet_jax.onednn.primitives import mask_bytes as mask_bytes
 from bitnet_jax.onednn.program import Program as Program

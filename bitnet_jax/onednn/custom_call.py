@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bitnet_jax import cores
-from bitnet_jax.onednn import library, plans
+from bitnet_jax.onednn import library, primitives
+from bitnet_jax.runtime import host
 
 _TARGET = 'bitnet_jax_onednn'
 _METADATA_EXTENSION, _INTERNAL_ERROR = 1, 13
@@ -92,7 +92,7 @@ class _Metadata(ctypes.Structure):
 
 
 # Plans that no thread is using, by name.
-_idle: dict[bytes, list[plans.Plan]] = collections.defaultdict(list)
+_idle: dict[bytes, list[primitives.PrimitiveSequence]] = collections.defaultdict(list)
 
 
 @ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
@@ -114,12 +114,12 @@ def _execute(frame: _Frame) -> None:
   operands, results = frame.operands, frame.results
   addresses = [_Buffer.from_address(operands.values[i]).data for i in range(operands.size)]
   addresses += [_Buffer.from_address(results.values[i]).data for i in range(results.size)]
-  library.set_threads(plans.threads(name, _threads()))
+  library.set_threads(primitives.threads(name, _threads()))
   idle = _idle[name]
   try:
     plan = idle.pop()
   except IndexError:
-    plan = plans.make(name.decode())
+    plan = primitives.make(name.decode())
   plan.run(addresses)
   idle.append(plan)
 
@@ -127,7 +127,7 @@ def _execute(frame: _Frame) -> None:
 @functools.cache
 def _threads() -> int:
   """Threads that a kernel may have: the devices of a process share its cores."""
-  return max(cores.available() // jax.local_device_count('cpu'), 1)
+  return max(host.available_cores() // jax.local_device_count('cpu'), 1)
 
 
 def _answer_metadata(address: int) -> None:

@@ -82,8 +82,8 @@ class Instance:
 
   def take(self, image: int, result: int) -> None:
     """Says where the image lies and where its means go, as addresses."""
-    dnn.place(self._image, image)
-    dnn.place(self._result, result)
+    dnn.set_data_handle(self._image, image)
+    dnn.set_data_handle(self._result, result)
 
   def _choose(self, threads: int) -> None:
     dnn.set_threads(threads)
@@ -113,7 +113,7 @@ class Instance:
       dnn.images((1, *shape), 'f32'),
       dnn.planar_image(c, height, width, self._dtype),
     )
-    self._image, self._planar = dnn.memory(given), dnn.Owned(planar)
+    self._image, self._planar = dnn.memory(given), dnn.AlignedBuffer(planar)
     self._planar_layout = planar
     self._choose(1)
     self._add(dnn.reorder(given, planar), {dnn.SRC: self._image, dnn.DST: self._planar.memory})
@@ -124,7 +124,7 @@ class Instance:
     layout = dnn.blocked_image(span.lanes, *buffer.side, self._dtype, self._block)
     memory = dnn.memory(layout)
     before = (span.start - buffer.low) * buffer.side[0] * buffer.side[1] * _BYTES[self._dtype]
-    dnn.place(memory, self._addresses[buffer] + before)
+    dnn.set_data_handle(memory, self._addresses[buffer] + before)
     return layout, memory
 
   def _add_step(self, number: int, step: Step) -> None:
@@ -203,7 +203,7 @@ class Instance:
     layout, memory = self._memory(features)
     if self._dtype != 'f32':
       wide = dnn.blocked_image(features.lanes, *side, 'f32', self._block)
-      self._wide = dnn.Owned(wide)
+      self._wide = dnn.AlignedBuffer(wide)
       self._add(dnn.reorder(layout, wide), {dnn.SRC: memory, dnn.DST: self._wide.memory})
       layout, memory = wide, self._wide.memory
     means = dnn.blocked_image(features.lanes, 1, 1, 'f32', self._block)

@@ -242,7 +242,7 @@ def memory(memory_desc: Handle) -> Handle:
   return create('memory_create', memory_desc, engine(), Handle(0))
 
 
-def place(memory_object: Handle, address: int) -> None:
+def set_data_handle(memory_object: Handle, address: int) -> None:
   """Says where memory lies."""
   load().dnnl_memory_set_data_handle(memory_object, address)
 
@@ -252,14 +252,14 @@ def reorder(source: Handle, target: Handle) -> Handle:
   return create('reorder_primitive_desc_create', source, engine(), target, engine(), attributes())
 
 
-class Owned:
+class AlignedBuffer:
   """Memory of our own, aligned."""
 
   def __init__(self, memory_desc: Handle) -> None:
     self._raw = ctypes.create_string_buffer(size_of(memory_desc) + _ALIGNMENT)
     self.address = -(-ctypes.addressof(self._raw) // _ALIGNMENT) * _ALIGNMENT
     self.memory = memory(memory_desc)
-    place(self.memory, self.address)
+    set_data_handle(self.memory, self.address)
 
 
 class Primitive:
@@ -270,7 +270,7 @@ class Primitive:
     arguments = dict(arguments)
     scratchpad = query(description, SCRATCHPAD)
     if size_of(scratchpad):
-      self._scratchpad = Owned(scratchpad)
+      self._scratchpad = AlignedBuffer(scratchpad)
       arguments[SCRATCHPAD] = self._scratchpad.memory
     self._count = len(arguments)
     pairs = [_Argument(index, place) for index, place in arguments.items()]

@@ -14,12 +14,12 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from bitnet_jax import cores
 from bitnet_jax.onednn import graph, instance
 from bitnet_jax.onednn import library as dnn
 from bitnet_jax.onednn.instance import Instance
 from bitnet_jax.onednn.layout import Layout
 from bitnet_jax.onednn.weights import Weights
+from bitnet_jax.runtime import host
 
 # Multiply-adds that are worth another thread: one that waits awake, one that must be woken.
 _SPINNING_SHARE, _PASSIVE_SHARE = 10**6, 10**7
@@ -57,7 +57,7 @@ class Program:
 
   def _settle(self) -> None:
     """Begins anew in a process: in a fork, threads of OpenMP and holders of locks are missing."""
-    self._cores = cores.available()
+    self._cores = host.available_cores()
     self._making, self._sharing = threading.Lock(), threading.Lock()
     self._shared = None
 

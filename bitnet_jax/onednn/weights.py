@@ -21,8 +21,8 @@ class Weights:
   """
 
   def __init__(self) -> None:
-    self._packed: dict[int, list[tuple[Handle, dnn.Owned]]] = {}
-    self._vectors: dict[int, list[dnn.Owned]] = {}
+    self._packed: dict[int, list[tuple[Handle, dnn.AlignedBuffer]]] = {}
+    self._vectors: dict[int, list[dnn.AlignedBuffer]] = {}
 
   def kernel(self, key: int, layout: Handle, make: Callable[[], np.ndarray]) -> Handle:
     """Memory of a kernel.
@@ -46,17 +46,17 @@ class Weights:
     return [vector.memory for vector in self._vectors[key]]
 
 
-def _packed(kernel: np.ndarray, layout: Handle) -> dnn.Owned:
+def _packed(kernel: np.ndarray, layout: Handle) -> dnn.AlignedBuffer:
   source = dnn.kernels(kernel.shape[0], *kernel.shape[2:])
-  given, packed = dnn.memory(source), dnn.Owned(layout)
-  dnn.place(given, kernel.ctypes.data)
+  given, packed = dnn.memory(source), dnn.AlignedBuffer(layout)
+  dnn.set_data_handle(given, kernel.ctypes.data)
   arguments = {dnn.SRC: given, dnn.DST: packed.memory}
   dnn.Primitive(dnn.reorder(source, layout), arguments).execute(dnn.stream())
   return packed
 
 
-def _filled(values: np.ndarray) -> dnn.Owned:
-  owned = dnn.Owned(dnn.vector(len(values)))
+def _filled(values: np.ndarray) -> dnn.AlignedBuffer:
+  owned = dnn.AlignedBuffer(dnn.vector(len(values)))
   values = np.ascontiguousarray(values, np.float32)
   ctypes.memmove(owned.address, values.ctypes.data, values.nbytes)
   return owned

@@ -9,7 +9,8 @@ import tempfile
 from absl.testing import absltest, parameterized
 
 from bitnet_jax import errors
-from bitnet_jax.analysis import curves, plots
+from bitnet_jax.analysis import curves
+from bitnet_jax.analysis.plotting import plots
 
 _ROWS = [
   {'kind': 'train', 'step': 1, 'epoch': 0.5, 'loss': 2.25, 'error': 0.875, 'learning_rate': 0.1},

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from absl.testing import absltest, parameterized
 from matplotlib import patches
 
-from bitnet_jax.analysis import block_structure, figure1
-from bitnet_jax.analysis.block_structure import INPUT, Channels
+from bitnet_jax.analysis import figure1
+from bitnet_jax.analysis.audit import block_structure
+from bitnet_jax.analysis.audit.block_structure import INPUT, Channels
 
 
 def _bars(panel):

@@ -10,13 +10,14 @@ from absl.testing import absltest, parameterized
 from matplotlib.colors import to_hex
 
 from bitnet_jax import errors
-from bitnet_jax.analysis import figure2, networks, paper
-from tests.analysis.measured_test import make_run
+from bitnet_jax.analysis import figure2
+from bitnet_jax.analysis.audit import networks, paper
+from tests.analysis.audit.measured_test import make_run
+from tests.helpers.paths import ROOT
 
-_ROOT = pathlib.Path(__file__).resolve().parents[2]
 # In place of the real one: no environment is made, and Python says how it was called.
 _ENVIRONMENT = (
-  (_ROOT / 'launch/environment.sh').read_text()
+  (ROOT / 'launch/environment.sh').read_text()
   + """
 prepare_environment() { python=echo; }
 """
@@ -118,7 +119,7 @@ class ScriptTest(parameterized.TestCase):
     super().setUp()
     self.checkout = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()), 'check out')
     (self.checkout / 'launch').mkdir(parents=True)
-    shutil.copy(_ROOT / 'launch/figure2.sh', self.checkout / 'launch')
+    shutil.copy(ROOT / 'launch/figure2.sh', self.checkout / 'launch')
     (self.checkout / 'launch/environment.sh').write_text(_ENVIRONMENT)
 
   def _run(self, *arguments):
@@ -141,7 +142,7 @@ class ScriptTest(parameterized.TestCase):
     self.assertLen(drawn, 18)
     self.assertEqual(drawn[-1].count('--workdir='), 9)
     for network, *_ in paper.FIGURE2_ROWS:
-      self.assertTrue((_ROOT / f'configs/cifar100_{network.name}.py').exists())
+      self.assertTrue((ROOT / f'configs/cifar100_{network.name}.py').exists())
 
   def test_some_networks_and_overrides(self):
     done = self._run(

@@ -7,16 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest
 
-from bitnet_jax import assemble, errors, models, trained
-from bitnet_jax import config as config_lib
+from bitnet_jax import errors, models
 from bitnet_jax.analysis import gradients
-from bitnet_jax.data import arrays
+from bitnet_jax.checkpoints import pretrained
+from bitnet_jax.config import fields
+from bitnet_jax.data import splits
+from bitnet_jax.data.batches import arrays
+from bitnet_jax.models import build
 
 _CLASSES = tuple(map(str, range(10)))
 
 
 def _config():
-  config = config_lib.default_config()
+  config = fields.default_config()
   config.model.width, config.model.tree_depth, config.model.num_blocks = 1, 2, 1
   config.model.batch_norm_group = 4
   config.global_batch_size = 8
@@ -34,18 +37,18 @@ class GradientsTest(absltest.TestCase):
   def setUpClass(cls):
     super().setUpClass()
     cls.config = _config()
-    cls.model = assemble.make_model(cls.config, 10, '')
+    cls.model = build.make_model(cls.config, 10, '')
     cls.variables = jax.device_get(
       jax.jit(lambda: cls.model.init(jax.random.key(0, impl='rbg'), jnp.zeros((1, 8, 8, 3))))()
     )
-    cls.run_ = trained.Trained(cls.config, _CLASSES, 0, cls.variables)
+    cls.run_ = pretrained.Trained(cls.config, _CLASSES, 0, cls.variables)
     cls.image, cls.label = _images(20)
 
   def _norms(self, batches, count=20):
     data = mock.Mock(spec=arrays.Arrays, image=self.image[:count], label=self.label[:count])
     with (
-      mock.patch.object(assemble, 'open_split') as opened,
-      mock.patch.object(assemble, 'load_split', return_value=data) as load,
+      mock.patch.object(splits, 'open_split') as opened,
+      mock.patch.object(splits, 'load_split', return_value=data) as load,
     ):
       found = gradients.layer_norms(self.run_, 'train[:20]', batches)
     opened.assert_called_once_with(self.config, 'train[:20]')

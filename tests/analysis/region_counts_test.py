@@ -2,8 +2,9 @@
 
 from absl.testing import absltest, parameterized
 
-from bitnet_jax.analysis import region_counts, region_figure, regions
+from bitnet_jax.analysis import region_counts, region_figure
 from bitnet_jax.analysis.region_counts import COUNTS, FEATURES, NUM_BLOCKS, NUM_INPUTS
+from bitnet_jax.analysis.regions import bounds
 
 
 class RegionCountsTest(parameterized.TestCase):
@@ -40,14 +41,14 @@ class RegionCountsTest(parameterized.TestCase):
 
     # The first layer reads n channels, not D, and there are biases and a head.
     rest = FEATURES * (NUM_INPUTS - FEATURES) + FEATURES + 1
-    shape = regions.Shape(FEATURES, depth, NUM_BLOCKS, NUM_INPUTS)
+    shape = bounds.Shape(FEATURES, depth, NUM_BLOCKS, NUM_INPUTS)
     self.assertEqual(
       region_counts.parameters('conventional', depth),
-      regions.conventional_parameters(shape) + rest + biases([FEATURES] * depth),
+      bounds.conventional_parameters(shape) + rest + biases([FEATURES] * depth),
     )
     self.assertEqual(
       region_counts.parameters('bitnet', depth),
-      regions.tree_parameters(shape) + rest + biases(FEATURES >> k for k in range(depth)),
+      bounds.tree_parameters(shape) + rest + biases(FEATURES >> k for k in range(depth)),
     )
 
   def test_figure_shows_means_and_bounds_where_they_are_stated(self):

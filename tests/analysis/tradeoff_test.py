@@ -6,8 +6,10 @@ import tempfile
 from absl.testing import absltest, parameterized
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from bitnet_jax.analysis import labels, measured, paper, plots, tradeoff
-from tests.analysis.measured_test import make_run
+from bitnet_jax.analysis import tradeoff
+from bitnet_jax.analysis.audit import measured, paper
+from bitnet_jax.analysis.plotting import labels, plots
+from tests.analysis.audit.measured_test import make_run
 
 
 class PointsTest(parameterized.TestCase):

@@ -13,8 +13,11 @@ import jax
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from bitnet_jax import assemble, parallel, plan, steps, trained
-from bitnet_jax.checkpoint import Checkpoints
+from bitnet_jax.checkpoints import pretrained
+from bitnet_jax.checkpoints.manager import Checkpoints
+from bitnet_jax.distributed import devices
+from bitnet_jax.models import build
+from bitnet_jax.training import plan, setup, steps
 
 NETWORKS = (
   'bitnet', 'wide_resnet', 'plainnet', 'bitnet26', 'bitnet34', 'resnet18b', 'resnet34b'
@@ -39,13 +42,13 @@ class GoldenTest(parameterized.TestCase):
   @parameterized.parameters(*NETWORKS)
   def test_state_is_restored(self, name):
     workdir = str(self.folder / name)
-    run = trained.load(workdir)
+    run = pretrained.load(workdir)
     config = run.config
     self.assertEqual((run.step, run.class_names), (STEP, ('ape', 'bee', 'cow')))
     self.assertEqual(config.model.name, name)
 
-    model = assemble.make_model(config, len(run.class_names), parallel.AXIS)
-    optimizer, _ = assemble.make_optimizer(config, plan.make_plan(config, 256))
+    model = build.make_model(config, len(run.class_names), devices.AXIS)
+    optimizer, _ = setup.make_optimizer(config, plan.make_plan(config, 256))
     shapes = steps.state_shapes(model, optimizer, run.image_shape)
     template = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     expected = jax.tree_util.tree_map_with_path(value_of, template)

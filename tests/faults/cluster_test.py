@@ -16,8 +16,8 @@ import jax
 import numpy as np
 from absl.testing import absltest
 
-from tests import train_process
-from tests.cluster_process import Cluster, ClusterCase
+from tests.helpers import train_process
+from tests.helpers.cluster_process import Cluster, ClusterCase
 
 FIELDS = {
   'num_epochs': 0.5,

@@ -5,7 +5,7 @@ import subprocess
 
 from absl.testing import absltest
 
-from tests import crash_test
+from tests.checkpoints import crash_test
 from tests.faults.kill_test import SOURCE
 
 

@@ -14,9 +14,9 @@ from absl.testing import absltest, parameterized
 from PIL import Image
 
 from bitnet_jax import errors
-from bitnet_jax.data import prepared, shards, sources
-from tests.faults import process
-from tests.faults.process import FOUND
+from bitnet_jax.data.datasets import prepared, shard_manifest, sources
+from tests.helpers import faults
+from tests.helpers.faults import FOUND
 
 FLIPS = 200
 FOLDER = {
@@ -53,7 +53,7 @@ def bomb():
   return bytes(content)
 
 
-class DataTest(process.FaultCase, parameterized.TestCase):
+class DataTest(faults.FaultCase, parameterized.TestCase):
   def copy(self):
     place = self.folder / f'copy-{self.id()}'
     shutil.copytree(self.data_dir, place)
@@ -165,7 +165,7 @@ class DataTest(process.FaultCase, parameterized.TestCase):
     features = json.loads((path / 'features.json').read_text())
     features['featuresDict']['features']['label']['classLabel']['numClasses'] = '1'
     (path / 'features.json').write_text(json.dumps(features))
-    shards.write(str(path), shards.read(str(path))['splits'])
+    shard_manifest.write(str(path), shard_manifest.read(str(path))['splits'])
     line = r'image=train/b/\d.jpg: label 1 is not in 0..0; correct or remove it'
     fields = {**FOLDER, 'data.pipeline': pipeline, 'data.workers': 0}
     self.fails(f'label out of range, {pipeline}', line, data_dir=path, **fields)

@@ -4,11 +4,11 @@ import re
 
 from absl.testing import absltest
 
-from tests.faults import process
-from tests.faults.process import FOUND
+from tests.helpers import faults
+from tests.helpers.faults import FOUND
 
 
-class DeviceTest(process.FaultCase):
+class DeviceTest(faults.FaultCase):
   def test_batch_does_not_fit(self):
     fields = {'data.image_size': 512, 'global_batch_size': 1437, 'model.batch_norm_group': 0}
     run = self.start(self.folder / 'run', **fields, **{'model.width': 8})

@@ -6,12 +6,12 @@ import time
 import numpy as np
 from absl.testing import absltest
 
-from bitnet_jax import damaged, manifest
-from tests.faults import process
-from tests.faults.process import FOUND
+from bitnet_jax.checkpoints import manifest, quarantine
+from tests.helpers import faults
+from tests.helpers.faults import FOUND
 
 
-class DigestTest(process.FaultCase):
+class DigestTest(faults.FaultCase):
   def test_share_of_an_epoch(self):
     """The quickstart's network; a checkpoint at the end of each epoch, and three of them kept."""
     fields = {'model.width': 2, 'model.tree_depth': 3, 'data.image_size': 16, 'num_epochs': 3}
@@ -22,7 +22,7 @@ class DigestTest(process.FaultCase):
     step = np.median([row['seconds_per_step'] for row in rows if 'seconds_per_step' in row])
     folder, listed = workdir / 'checkpoints' / '66', workdir / 'manifests' / '66.json'
     write = self.seconds(lambda: manifest.write(folder, listed))
-    verify = self.seconds(lambda: self.assertEqual(damaged.set_aside(workdir), {22, 44, 66}))
+    verify = self.seconds(lambda: self.assertEqual(quarantine.quarantine(workdir), {22, 44, 66}))
     share = (write + verify) / (22 * step)
     self.assertLess(share, 0.02)
     text = f'{write * 1e3:.1f} ms, all three verified: {verify * 1e3:.1f} ms'

@@ -8,9 +8,9 @@ import subprocess
 
 from absl.testing import absltest
 
-from tests import kill_test
-from tests.faults import process
-from tests.faults.process import FOUND
+from tests.helpers import faults
+from tests.helpers.faults import FOUND
+from tests.training import kill_test
 
 SOURCE = pathlib.Path(__file__).with_name('crash.c')
 
@@ -41,7 +41,7 @@ class PointsTest(kill_test.RecordedCase):
         workdir = self.folder / f'rename-{point}{under.replace("/", "-")}'
         crash = {'CRASH_AT': str(point), 'CRASH_UNDER': under, 'CRASH_OPS': 'rename'}
         run = self.recorded(workdir, variables={'LD_PRELOAD': str(library), **crash})
-        run.wait(process.TIMEOUT)
+        run.wait(faults.TIMEOUT)
         if run.returncode == 0:
           break
         self.assertEqual(run.returncode, -signal.SIGKILL, self.text(run)[-2000:])

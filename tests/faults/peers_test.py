@@ -12,9 +12,9 @@ import time
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from tests import train_process
-from tests.cluster_process import ClusterCase
-from tests.watchdog_test import STUCK
+from tests.helpers import train_process
+from tests.helpers.cluster_process import ClusterCase
+from tests.runtime.watchdog_test import STUCK
 
 FIELDS = {
   'num_epochs': 20,

@@ -8,16 +8,18 @@ import time
 
 from absl.testing import absltest, parameterized
 
-from bitnet_jax import checkpoint, manifest, trained
-from tests import stop_test
-from tests.faults import process
-from tests.faults.process import FOUND
+from bitnet_jax.checkpoints import manifest, orbax_options, pretrained
+from tests.helpers import faults
+from tests.helpers.faults import FOUND
+from tests.runtime import preemption_test
 
 # Tells on stderr that a phase has begun, and waits there long enough to be found.
 SLOW = """
 import sys, time
-from bitnet_jax import cli, errors, main
-from bitnet_jax.checkpoint import Checkpoints
+from bitnet_jax.runtime import cli
+from bitnet_jax import errors
+from bitnet_jax import main
+from bitnet_jax.checkpoints.manager import Checkpoints
 import bitnet_jax.{module} as module
 real = {target}
 def slow(*arguments, **options):
@@ -31,7 +33,8 @@ cli.run(main.main, ['main', *sys.argv[1:]])
 # Stops in the middle of writing a step, just before $LAST gets its name, until $GO_ON is there.
 BLOCKED = """
 import os, sys, time
-from bitnet_jax import cli, main
+from bitnet_jax.runtime import cli
+from bitnet_jax import main
 def blocked(real):
   def rename(old, new, **options):
     if str(new).endswith(os.environ['LAST']):
@@ -50,12 +53,12 @@ def children(pid):
   return [int(child) for path in paths for child in path.read_text().split()]
 
 
-class SignalTest(process.FaultCase, parameterized.TestCase):
+class SignalTest(faults.FaultCase, parameterized.TestCase):
   def stopped(self, run, workdir, step=None):
     """Asks the run to stop, which saves; gives the step and the seconds that it took."""
     run.send_signal(signal.SIGTERM)
     took = self.ends(run, 75)
-    saved = stop_test.saved_step(self.text(run), workdir)
+    saved = preemption_test.saved_step(self.text(run), workdir)
     self.assertEqual(saved, step or saved)
     return saved, took
 
@@ -66,8 +69,8 @@ class SignalTest(process.FaultCase, parameterized.TestCase):
     self.assertSameRun(workdir, self.reference())
 
   @parameterized.parameters(
-    ('data start', 'feeds', 'module.open_training'),
-    ('initialisation', 'steps', 'module.create_state'),
+    ('data start', 'data.pipeline', 'module.open_training'),
+    ('initialisation', 'training.steps', 'module.create_state'),
   )
   def test_before_the_first_step(self, phase, module, target):
     workdir = self.folder / phase.replace(' ', '-')
@@ -98,7 +101,7 @@ class SignalTest(process.FaultCase, parameterized.TestCase):
     self.wait_for(run, 'step 12/66')
     step, _ = self.stopped(run, workdir)
     # Between the record of the checkpoint and its arrays.
-    program = SLOW.format(module='resume', target='Checkpoints.read_record')
+    program = SLOW.format(module='training.resume', target='Checkpoints.read_record')
     run = self.start(workdir, program=program)
     self.wait_for(run, 'PHASE')
     run.send_signal(signal.SIGTERM)
@@ -110,10 +113,10 @@ class SignalTest(process.FaultCase, parameterized.TestCase):
     workdir = self.folder / 'compile'
     # A cache of its own, in which the step is not yet.
     cache = {'JAX_COMPILATION_CACHE_DIR': str(self.folder / 'empty-cache')}
-    run = self.start(workdir, program=stop_test.SIGNALS_IN_COMPILE, variables=cache)
+    run = self.start(workdir, program=preemption_test.SIGNALS_IN_COMPILE, variables=cache)
     self.wait_for(run, 'COMPILED after SIGTERM')
     took = self.ends(run, 75)
-    self.assertEqual(stop_test.saved_step(self.text(run), workdir), 1)
+    self.assertEqual(preemption_test.saved_step(self.text(run), workdir), 1)
     self.goes_on(workdir, 1)
     text = f'exit 75 {took:.1f} s after the compilation, with one step, same bits'
     FOUND.append(('SIGTERM in compile', text))
@@ -139,7 +142,7 @@ class SignalTest(process.FaultCase, parameterized.TestCase):
       self.ends(run, 75, 'asked to stop')
       metrics = workdir / 'checkpoints' / '22' / 'metrics' / 'metrics'
       errors.append(json.loads(metrics.read_text())['error'])
-    self.assertEqual(errors[0], checkpoint.NOT_EVALUATED)
+    self.assertEqual(errors[0], orbax_options.NOT_EVALUATED)
     self.assertLess(errors[1], 1)
 
   def signalled_in_save(self, workdir, last, count):
@@ -158,7 +161,7 @@ class SignalTest(process.FaultCase, parameterized.TestCase):
     self.assertFalse((workdir / 'checkpoints' / '10').exists())
     pathlib.Path(f'{workdir}.go-on').touch()
     self.ends(run, 75)
-    step = stop_test.saved_step(self.text(run), workdir)
+    step = preemption_test.saved_step(self.text(run), workdir)
     self.assertGreater(step, 10)
     self.assertTrue((workdir / 'manifests' / '10.json').exists())
     self.goes_on(workdir, step)
@@ -168,13 +171,15 @@ class SignalTest(process.FaultCase, parameterized.TestCase):
   def test_third_signal_leaves_the_step_before_whole(self, last):
     workdir = self.folder / f'signals-3{last.replace("/", "-")}'
     run = self.signalled_in_save(workdir, last, 3)
-    run.wait(process.TIMEOUT)
+    run.wait(faults.TIMEOUT)
     self.assertEqual(run.returncode, 128 + signal.SIGTERM, self.text(run)[-2000:])
     # Step 10 was written, but for its last name.
     self.assertFalse(pathlib.Path(f'{workdir}{last}').exists())
     self.assertNotEmpty(list((workdir / 'checkpoints').glob('10*')))
-    self.assertEqual(manifest.problem(workdir / 'checkpoints/5', workdir / 'manifests/5.json'), '')
-    self.assertEqual(trained.load(str(workdir)).step, 5)
+    self.assertEqual(
+      manifest.find_fault(workdir / 'checkpoints/5', workdir / 'manifests/5.json'), ''
+    )
+    self.assertEqual(pretrained.load(str(workdir)).step, 5)
     self.goes_on(workdir, 5)
     FOUND.append((f'three signals before {last}', 'exit 143, on from the step before, same bits'))
 

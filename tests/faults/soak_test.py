@@ -11,9 +11,8 @@ import time
 import numpy as np
 from absl.testing import absltest
 
-from tests import train_process
-from tests.faults import process
-from tests.faults.process import FOUND
+from tests.helpers import faults, train_process
+from tests.helpers.faults import FOUND
 
 MINUTES = float(os.environ.get('SOAK_MINUTES', '20'))
 EVERY = 60.0  # Seconds between two faults.
@@ -49,7 +48,7 @@ def growth(samples, column):
   return min(sample[column] for sample in last) - min(sample[column] for sample in second)
 
 
-class SoakTest(process.FaultCase):
+class SoakTest(faults.FaultCase):
   def live(self, workdir, number, due):
     """One life of the run, to the fault that is due: samples, seconds from fault to exit."""
     run = self.start(workdir, **FIELDS)

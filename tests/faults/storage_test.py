@@ -9,8 +9,8 @@ import time
 
 from absl.testing import absltest
 
-from tests.faults import process
-from tests.faults.process import FOUND
+from tests.helpers import faults
+from tests.helpers.faults import FOUND
 
 LONG = {'num_epochs': 30}  # Longer than any test lets it run.
 
@@ -29,7 +29,7 @@ def mounts():
 needs_mount = absltest.unittest.skipUnless(mounts(), 'this user may not mount a file system')
 
 
-class StorageTest(process.FaultCase):
+class StorageTest(faults.FaultCase):
   def mount(self, size):
     place = self.folder / f'disk-{size}-{self.id()}'
     place.mkdir()
@@ -63,7 +63,7 @@ class StorageTest(process.FaultCase):
     rest = self.completes(workdir, **{'log.tensorboard': True})
     self.assertRegex(rest, 'resumed from step [1-9]')
     reference = self.reference(**{'log.tensorboard': True})
-    self.assertEqual(process.state_bits(workdir), process.state_bits(reference))
+    self.assertEqual(faults.state_bits(workdir), faults.state_bits(reference))
     FOUND.append(('disk full in a save', f'exit 6 after {took:.1f} s, then on to the same bits'))
 
   @needs_mount
@@ -117,7 +117,7 @@ class StorageTest(process.FaultCase):
     self.assertLen(warnings, 1)
     self.assertIn('metrics are not written', warnings[0])
     reference = self.reference()
-    self.assertEqual(process.state_bits(workdir), process.state_bits(reference))
+    self.assertEqual(faults.state_bits(workdir), faults.state_bits(reference))
     FOUND.append(('metrics cannot be written', 'one warning, exit 0, same bits'))
 
   def test_two_jobs_at_once(self):

@@ -8,7 +8,8 @@ import numpy as np
 from absl.testing import absltest, parameterized
 from jax import lax
 
-from bitnet_jax.models import blocks, dense, layers
+from bitnet_jax.analysis.regions import dense
+from bitnet_jax.models import blocks, layers
 
 CONV = layers.Conv
 NORM = layers.GroupedBatchNorm

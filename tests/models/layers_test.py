@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from bitnet_jax import parallel
+from bitnet_jax.distributed import devices
 from bitnet_jax.models import layers
 from bitnet_jax.models.norm import group_layout
 
@@ -164,19 +164,19 @@ class GroupedBatchNormTest(parameterized.TestCase):
     (2, 0, 16), (2, 16, 16), (2, 8, 8), (2, 4, 4), (4, 0, 16), (4, 8, 8), (4, 4, 4), (4, 2, 2),
     (8, 0, 16), (8, 8, 8), (8, 4, 4), (8, 2, 2), (8, 1, 1),
   )  # fmt: skip
-  def test_groups_on_devices_are_those_of_one_device(self, devices, group, want):
+  def test_groups_on_devices_are_those_of_one_device(self, number, group, want):
     """The group is consecutive examples of the global batch, whatever the number of devices."""
-    self.enterContext(mock.patch.object(jax, 'local_device_count', return_value=devices))
-    norm = layers.GroupedBatchNorm(group_size=group, relu=False, axis_name=parallel.AXIS)
+    self.enterContext(mock.patch.object(jax, 'local_device_count', return_value=number))
+    norm = layers.GroupedBatchNorm(group_size=group, relu=False, axis_name=devices.AXIS)
     run = self.make_pass(norm)
 
     def step(*arguments):
       examples, params, moved = run(*arguments)
-      return examples, parallel.sum_over_devices(params), parallel.mean_over_devices(moved)
+      return examples, devices.sum_over_devices(params), devices.mean_over_devices(moved)
 
-    split = lambda x: x.reshape(devices, 16 // devices, *x.shape[1:])  # noqa: E731
-    variables = jax.tree.map(lambda leaf: np.stack([leaf] * devices), self.variables)
-    examples, params, moved = parallel.map_devices(step)(
+    split = lambda x: x.reshape(number, 16 // number, *x.shape[1:])  # noqa: E731
+    variables = jax.tree.map(lambda leaf: np.stack([leaf] * number), self.variables)
+    examples, params, moved = devices.map_devices(step)(
       variables, split(self.x), split(self.upstream)
     )
     examples = {key: np.concatenate(np.asarray(value)) for key, value in examples.items()}

@@ -18,8 +18,9 @@ import numpy as np
 import optax
 from absl.testing import absltest, parameterized
 
-from bitnet_jax import metrics, models, optim
+from bitnet_jax import models
 from bitnet_jax.models import layers, norm
+from bitnet_jax.training import metrics, optim
 
 try:
   import torch

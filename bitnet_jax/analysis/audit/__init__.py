@@ -1,0 +1,1 @@
+"""Compares the paper's tables with what the networks here have."""

@@ -1,0 +1,1 @@
+"""Draws figures: shared style, labels, and the curves of a run."""

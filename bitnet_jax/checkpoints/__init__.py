@@ -1,0 +1,1 @@
+"""Saves and restores training states, and guards the work directory they lie in."""

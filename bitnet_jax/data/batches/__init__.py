@@ -1,0 +1,1 @@
+"""Groups examples into batches, from memory or from a stream."""

@@ -1,0 +1,1 @@
+"""Reads and prepares data sets: tfds, ILSVRC12, folders of images."""

@@ -1,0 +1,1 @@
+"""Turns encoded images into the pixels that a network sees."""

@@ -1,0 +1,200 @@
+"""From an encoded image to pixels of one size: the crops of training and of evaluation.
+
+All is a function of the image and of `draws`, 64-bit numbers of the example's own: see
+`example_draws`.
+
+Departs: the recipe's resampling is fb.resnet.torch's `image.scale(..., 'bicubic')`, which does not
+filter where it shrinks, has Catmull-Rom's kernel (a = -0.5) and aligns the outermost pixels. Ours
+without `antialias` does not filter either, but is OpenCV's: a = -0.75, pixels as areas. Images that
+are much larger than the crop are shrunk by the JPEG decoder first, which averages.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from bitnet_jax.data.images import decode
+from bitnet_jax.data.images.decode import EncodedImage
+
+TRIES = 10
+NUM_RANDOM_BITS = 5 * TRIES
+# Longer strips than any photograph are cut, so that no image costs much memory resized.
+MAX_ASPECT = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Crop:
+  """How an encoded image becomes pixels `[size, size, channels]`, or `[views, ...]` if views > 1.
+
+  Attributes:
+    kind: 'fit' (shorter side to `size`, centre), 'random_area', or 'resize' (shorter side to
+      `resize`, then the centre, or the centre and the four corners).
+    size: of the result, in pixels.
+    resize: shorter side before the crop of 'resize', in pixels.
+    views: 1 or 5, of 'resize'.
+    antialias: filter where the image shrinks (Pillow's bicubic), or not (the recipe).
+    area: least and greatest share of the image's area, of 'random_area'.
+    aspect: least and greatest width / height, of 'random_area'.
+  """
+
+  kind: str
+  size: int
+  resize: int = 0
+  views: int = 1
+  antialias: bool = False
+  area: tuple[float, float] = (0.08, 1.0)
+  aspect: tuple[float, float] = (3 / 4, 4 / 3)
+
+  def __call__(
+    self,
+    encoded: bytes,
+    channels: int,
+    key: str,
+    draws: np.ndarray,
+    out: np.ndarray | None = None,
+  ) -> np.ndarray:
+    """Crops.
+
+    Args:
+      encoded: bytes of a JPEG or PNG file.
+      channels: 1 for grey, 3 for RGB.
+      key: names the image in an error.
+      draws: `[DRAWS]`, uint64; only 'random_area' looks at them.
+      out: where to write the result, uint8 of its shape; None for a new array.
+
+    Returns:
+      uint8; `out` if that was given.
+
+    Raises:
+      DataError: the image cannot be decoded.
+    """
+    image = EncodedImage(encoded, channels, key)
+    if out is None:
+      leading = (self.views,) if self.views > 1 else ()
+      out = np.empty((*leading, self.size, self.size, channels), np.uint8)
+    if self.kind == 'fit':
+      out[...] = decode.fit(image.pixels()[0], self.size)
+    elif self.kind == 'random_area':
+      self._random_area(image, draws, out)
+    else:
+      views = five_crops(resize_shorter_side(image, self.resize, self.antialias), self.size)
+      out[...] = views[0] if self.views == 1 else np.stack(views)
+    return out
+
+  def _random_area(self, image: EncodedImage, draws: np.ndarray, out: np.ndarray) -> None:
+    box = random_area_box(image.height, image.width, draws, area=self.area, aspect=self.aspect)
+    if box is None:
+      out[...] = five_crops(resize_shorter_side(image, self.size, self.antialias), self.size)[0]
+      return
+    top, left, height, width = box
+    pixels, factor = image.pixels(min(1.0, max(self.size / height, self.size / width)))
+    # Of the shrunken image, to the nearest pixel; at least one, and within it.
+    first_row = min(round(top / factor), pixels.shape[0] - 1)
+    first_column = min(round(left / factor), pixels.shape[1] - 1)
+    last_row = max(round((top + height) / factor), first_row + 1)
+    last_column = max(round((left + width) / factor), first_column + 1)
+    part = pixels[first_row:last_row, first_column:last_column]
+    if self.antialias or out.shape[2] == 1:
+      out[...] = resize(part, self.size, self.size, antialias=self.antialias)
+    else:  # The way of most images, without a copy.
+      cv2.resize(part, (self.size, self.size), dst=out, interpolation=cv2.INTER_CUBIC)
+
+
+def example_random_bits(seed: int, step: int, position: int) -> np.ndarray:
+  """The random numbers of an example: a function of its arguments, stable for ever.
+
+  Args:
+    seed: of the run.
+    step: counted from 0.
+    position: of the example in the global batch.
+
+  Returns:
+    uint64 `[DRAWS]`.
+  """
+  sequence = np.random.SeedSequence(entropy=seed, spawn_key=(step, position))
+  return np.random.Philox(sequence).random_raw(NUM_RANDOM_BITS)
+
+
+def random_area_box(
+  height: int,
+  width: int,
+  draws: np.ndarray,
+  *,
+  area: tuple[float, float],
+  aspect: tuple[float, float],
+) -> tuple[int, int, int, int] | None:
+  """A random part of an image: ten tries of a random area and a random shape.
+
+  Args:
+    height: of the image.
+    width: of the image.
+    draws: uint64 `[DRAWS]`.
+    area: least and greatest share of the image's area.
+    aspect: least and greatest ratio of the sides.
+
+  Returns:
+    (top, left, height, width), or None if no try lies within the image.
+
+  Source:
+    Section 4.2; fb.resnet.torch, datasets/transforms.lua, RandomSizedCrop.
+  """
+  uniforms = (draws >> np.uint64(11)).astype(np.float64) * 2.0**-53
+  for share, shape, turn, down, across in uniforms.reshape(TRIES, 5).tolist():
+    target = (area[0] + (area[1] - area[0]) * share) * height * width
+    ratio = aspect[0] + (aspect[1] - aspect[0]) * shape
+    columns = math.floor(math.sqrt(target * ratio) + 0.5)
+    rows = math.floor(math.sqrt(target / ratio) + 0.5)
+    if turn < 0.5:
+      rows, columns = columns, rows
+    if 0 < rows <= height and 0 < columns <= width:
+      top, left = int(down * (height - rows + 1)), int(across * (width - columns + 1))
+      return top, left, rows, columns
+  return None
+
+
+def resize_shorter_side(image: EncodedImage, size: int, antialias: bool) -> np.ndarray:
+  """Resizes an image so that its shorter side has `size` pixels, the longer one in proportion."""
+  short = min(image.height, image.width)
+  pixels, _ = image.pixels(min(1.0, size / short))
+  height, width = (min(side, short * MAX_ASPECT) for side in (image.height, image.width))
+  if (height, width) != (image.height, image.width):
+    rows, columns = pixels.shape[:2]
+    side = min(rows, columns) * MAX_ASPECT
+    top, left = max(0, rows - side) // 2, max(0, columns - side) // 2
+    pixels = pixels[top : top + side, left : left + side]
+  return resize(pixels, size * height // short, size * width // short, antialias=antialias)
+
+
+def five_crops(image: np.ndarray, size: int) -> list[np.ndarray]:
+  """The centre, then the corners: top left and right, bottom left and right; square."""
+  down, across = image.shape[0] - size, image.shape[1] - size
+  places = (((down + 1) // 2, (across + 1) // 2), (0, 0), (0, across), (down, 0), (down, across))
+  return [image[top : top + size, left : left + size] for top, left in places]
+
+
+def resize(image: np.ndarray, height: int, width: int, *, antialias: bool) -> np.ndarray:
+  """Resizes, bicubic.
+
+  Args:
+    image: uint8 `[rows, columns, channels]`.
+    height: of the result.
+    width: of the result.
+    antialias: widen the kernel where the image shrinks.
+
+  Returns:
+    uint8 `[height, width, channels]`.
+  """
+  rows, columns, channels = image.shape
+  if (rows, columns) == (height, width):
+    return image
+  if not antialias:
+    resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
+  else:
+    pillow = Image.fromarray(image[..., 0] if channels == 1 else image)
+    resized = np.asarray(pillow.resize((width, height), Image.Resampling.BICUBIC))
+  return resized.reshape(height, width, channels)

@@ -1,0 +1,15 @@
+"""Types that the data pipeline and the training step share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+Tree = Any
+Batch = dict[str, jax.Array]
+# (what the loop hands to each step, number of the batch within it) -> batch.
+FetchBatch = Callable[[Tree, jax.Array], Batch]
+# (uint8 images, step, positions in the global batch) -> float32 images.
+AugmentBatch = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]

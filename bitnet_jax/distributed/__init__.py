@@ -1,0 +1,1 @@
+"""Joins devices and processes into one run."""

@@ -1,0 +1,1 @@
+"""How a command runs in its process: flags, output, signals, the watchdog, files."""

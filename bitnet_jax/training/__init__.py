@@ -1,0 +1,1 @@
+"""Trains a network: from a configuration to a saved state, step by step."""

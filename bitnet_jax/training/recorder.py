@@ -1,0 +1,196 @@
+"""Follows the steps of a run as they finish on the device: clock, metrics, progress."""
+
+from __future__ import annotations
+
+import collections
+import time
+from typing import Any
+
+import jax
+import ml_collections
+
+from bitnet_jax.distributed import cluster, devices
+from bitnet_jax.logs.metric_writer import MetricWriter
+from bitnet_jax.logs.progress_bar import ProgressBar, Silent
+from bitnet_jax.training import metrics, steps
+from bitnet_jax.training.plan import Plan
+
+Tree = Any
+
+# Steps the host may be ahead of the device: enough to keep it busy, few enough that progress is
+# true and a request to stop is met at once.
+_RUN_AHEAD = 4
+
+
+def run_ahead(steps_per_execution: int) -> int:
+  """Calls the host may be ahead of the device: one where a call has many steps."""
+  return _RUN_AHEAD if steps_per_execution == 1 else 1
+
+
+class Recorder:
+  """Takes the report of each call of the device and logs it once the device is done with it.
+
+  Attributes:
+    seconds: spent training so far, compilation included, evaluation and saving not.
+    diverged: step and mean loss where the run was seen to diverge, or to end with a loss that is
+      too large; None while it has not.
+  """
+
+  def __init__(
+    self,
+    writer: MetricWriter | Silent,
+    progress: ProgressBar | Silent,
+    plan: Plan,
+    *,
+    global_batch_size: int,
+    log_every_steps: int,
+    seconds: float,
+    ahead: int = _RUN_AHEAD,
+  ):
+    """Starts the clock.
+
+    Args:
+      writer: takes the rows; of several processes, the first one's.
+      progress: shows them; likewise.
+      plan: how long the run is.
+      global_batch_size: examples of a step.
+      log_every_steps: length of the logging interval.
+      seconds: spent training before this process began.
+      ahead: calls the host may be ahead of the device.
+    """
+    self._ahead = ahead
+    self._writer, self._progress, self._plan = writer, progress, plan
+    self._global_batch_size, self._log_every_steps = global_batch_size, log_every_steps
+    self._pending: collections.deque[tuple[int, Tree, int]] = collections.deque()
+    self.seconds = seconds
+    self.diverged: tuple[int, float] | None = None
+    self._since = time.monotonic()
+    # Steps of the interval and their time; the first call of a process compiles and is not timed.
+    self._timed_steps, self._timed_seconds, self._compiled = 0, 0.0, False
+
+  def add(self, step: int, report: Tree, count: int = 1) -> None:
+    """Takes a call's report; waits for the call `ahead` before it.
+
+    Args:
+      step: steps taken once the call is over; within it nothing has to be logged.
+      report: of its last step, on the devices.
+      count: steps it takes.
+    """
+    self._pending.append((step, report, count))
+    if len(self._pending) > self._ahead:
+      self._finish(*self._pending.popleft())
+
+  def drain(self) -> None:
+    """Waits for all dispatched steps and looks at the last; the clock stands until `resume`."""
+    while self._pending:
+      step, report, count = self._pending.popleft()
+      self._finish(step, report, count)
+      if not self._pending:
+        self._check(step, devices.read_back(report))
+
+  def resume(self) -> None:
+    """Starts the clock again after an evaluation or a save."""
+    self._since = time.monotonic()
+
+  def evaluated(self, step: int, values: dict[str, float]) -> None:
+    """Logs the result of an evaluation after `step` steps."""
+    self._writer.write('eval', step, {'epoch': step / self._plan.steps_per_epoch, **values})
+    self._progress.evaluated(step, values)
+
+  def line(self, text: str) -> None:
+    """Prints a line."""
+    self._progress.line(text)
+
+  def close(self) -> None:
+    """Flushes the metrics and leaves the bar as it is."""
+    self._progress.close()
+    self._writer.close()
+
+  def _finish(self, step: int, report: Tree, count: int) -> None:
+    jax.block_until_ready(report)
+    now = time.monotonic()
+    self.seconds += now - self._since
+    if self._compiled:
+      self._timed_seconds += now - self._since
+      self._timed_steps += count
+    self._since, self._compiled = now, True
+
+    self._progress.advance(step)
+    ends_interval = step % self._log_every_steps == 0 or step == self._plan.total_steps
+    ends_epoch = self._plan.ends_epoch(step)
+    if ends_interval or ends_epoch:
+      report = devices.read_back(report)
+      self._check(step, report)
+    if ends_interval:
+      self._log_interval(step, report)
+    if ends_epoch:
+      self._log_epoch(step, report)
+
+  def _check(self, step: int, report: Tree) -> None:
+    # The end of a run is no place to wait whether its loss comes down again.
+    enough = 1 if step == self._plan.total_steps else steps.DIVERGED
+    if report['diverging'] >= enough and not self.diverged:
+      sums = report['interval']
+      self.diverged = step, float(sums['loss'] / sums['count'])
+
+  def _log_interval(self, step: int, report: Tree) -> None:
+    values = self._means(step, report, 'interval')
+    if self._timed_steps > 0:
+      values['seconds_per_step'] = self._timed_seconds / self._timed_steps
+      values['images_per_second'] = self._global_batch_size / values['seconds_per_step']
+    self._timed_steps, self._timed_seconds = 0, 0.0
+    self._writer.write('train', step, values)
+    self._progress.interval(step, values)
+
+  def _log_epoch(self, step: int, report: Tree) -> None:
+    self._writer.write('epoch', step, self._means(step, report, 'epoch'))
+
+  def _means(self, step: int, report: Tree, span: str) -> dict[str, float]:
+    sums = report[span]
+    return {
+      'epoch': step / self._plan.steps_per_epoch,
+      'seconds': self.seconds,
+      **metrics.summarize(sums),
+      'stem_gradient_norm': float(sums['stem_gradient_norm'] / sums['steps']),
+      'learning_rate': float(report['learning_rate']),
+    }
+
+
+def make_recorder(
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  plan: Plan,
+  *,
+  step: int,
+  seconds: float,
+  settled: bool,
+  ahead: int,
+) -> Recorder:
+  """The recorder of a run that goes on after `step` steps; the first process's alone says anything.
+
+  Args:
+    config: of the run.
+    workdir: of the run.
+    plan: how long the run is.
+    step: steps taken.
+    seconds: spent on them.
+    settled: whether the evaluation that was due after them was done.
+    ahead: calls the host may be ahead of the device.
+  """
+  writer: MetricWriter | Silent = Silent()
+  shown: ProgressBar | Silent = Silent()
+  if cluster.is_primary():
+    tensorboard = config.log.tensorboard
+    writer = MetricWriter(workdir, resume_step=step, tensorboard=tensorboard, settled=settled)
+    shown = ProgressBar(
+      step=step, total_steps=plan.total_steps, steps_per_epoch=plan.steps_per_epoch
+    )
+  return Recorder(
+    writer,
+    shown,
+    plan,
+    global_batch_size=config.global_batch_size,
+    log_every_steps=config.log.every_steps,
+    seconds=seconds,
+    ahead=ahead,
+  )

@@ -1,0 +1,175 @@
+"""Errors of runs land in the cells of their networks, apart for each way of training."""
+
+import json
+import pathlib
+import tempfile
+
+from absl.testing import absltest, parameterized
+
+from bitnet_jax import errors
+from bitnet_jax.analysis.audit import measured, networks, paper, tables
+from bitnet_jax.config import fields
+from bitnet_jax.logs import result
+
+
+def make_run(folder, name, sizes=(4, 6, 2), correct=9500, **overrides):
+  """Writes what a run of a BitNet leaves; fields by their dotted names, '_' standing for a dot."""
+  workdir = pathlib.Path(folder, name)
+  workdir.mkdir(parents=True)
+  config = fields.default_config().to_dict()
+  config['model'].update(zip(('width', 'tree_depth', 'num_blocks'), sizes, strict=True))
+  for path, value in {'num_epochs': 200.0, **overrides}.items():
+    section, _, leaf = path.rpartition('.')
+    (config[section] if section else config)[leaf] = value
+  (workdir / 'config.json').write_text(json.dumps(config))
+  rows = [
+    {'kind': 'epoch', 'epoch': 1.0, 'error': 0.5, 'loss': 1.0, 'stem_gradient_norm': 0.25},
+    {'kind': 'epoch', 'epoch': 2.0, 'error': 0.125, 'loss': 0.5, 'stem_gradient_norm': 0.5},
+    {'kind': 'eval', 'epoch': 2.0, 'error': 1 - correct / 10000, 'loss': 0.75},
+  ]
+  (workdir / 'metrics.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  result = {
+    'split': 'test',
+    'correct': correct,
+    'count': 10000,
+    'step': 10,
+    'epoch': config['num_epochs'],
+    'train_seconds': 1.0,
+    'checkpoint': 'none',
+  }
+  (workdir / 'result.json').write_text(json.dumps(result))
+  return str(workdir)
+
+
+class MeasuredTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.folder = self.enterContext(tempfile.TemporaryDirectory())
+
+  def _cell(self, cell='cifar10', sizes=(4, 6, 2)):
+    runs = measured.find([self.folder])
+    return measured.summarize(runs, networks.bitnet(*sizes), cell)
+
+  def test_seeds_give_mean_and_sample_deviation_in_percent(self):
+    for seed, correct in enumerate((9500, 9520, 9570)):
+      make_run(self.folder, f'run{seed}', correct=correct, seed=seed)
+    (group,) = self._cell()
+    self.assertAlmostEqual(group['mean'], (5.0 + 4.8 + 4.3) / 3)
+    self.assertAlmostEqual(group['std'], 0.36055512754)
+    self.assertEqual((group['runs'], group['seeds'], group['epochs']), (3, [0, 1, 2], 200.0))
+    self.assertEqual(group['departures'], [])
+
+  def test_one_run_has_no_deviation(self):
+    make_run(self.folder, 'run')
+    self.assertIsNone(self._cell()[0]['std'])
+
+  def test_ways_of_training_are_apart_and_the_papers_comes_first(self):
+    make_run(self.folder, 'a', num_epochs=4.0)
+    make_run(self.folder, 'b', **{'optim.drop_factor': 0.1})
+    make_run(
+      self.folder,
+      'c',
+      correct=9600,
+      **{
+        'data.dir': '/elsewhere',
+        'log.every_steps': 7,
+        'steps_per_execution': 5,
+        'watch.stall_seconds': 9.0,
+      },
+    )
+    groups = self._cell()
+    self.assertAlmostEqual(groups[0]['mean'], 4.0)
+    self.assertEqual(
+      [group['departures'] for group in groups],
+      [[], ['optim.drop_factor=0.1'], ['num_epochs=4.0']],
+    )
+
+  def test_other_networks_and_data_are_left_out(self):
+    make_run(self.folder, 'a', sizes=(4, 4, 3))
+    make_run(self.folder, 'b', **{'data.name': 'cifar100'})
+    self.assertEmpty(self._cell())
+    self.assertLen(self._cell('cifar100'), 1)
+    self.assertLen(self._cell(sizes=(4, 4, 3)), 1)
+
+  def test_training_error_is_the_last_epochs(self):
+    make_run(self.folder, 'a', **{'data.name': 'cifar100'})
+    self.assertEqual(self._cell(paper.CIFAR100_TRAIN)[0]['mean'], 12.5)
+
+  def _evaluated(self, workdir, name, **fields):
+    folder = pathlib.Path(workdir, 'evaluation')
+    folder.mkdir(exist_ok=True)
+    (folder / f'{name}.json').write_text(json.dumps(fields))
+
+  def test_evaluations_of_the_last_step_are_taken(self):
+    workdir = make_run(self.folder, 'a', **{'data.name': 'cifar100'})
+    step = result.read(workdir)['step']
+    found = {'crops': 1, 'count': 1000, 'correct': 990}
+    self._evaluated(workdir, 'early', split='train', step=step - 1, **(found | {'correct': 1}))
+    self.assertEqual(self._cell(paper.CIFAR100_TRAIN)[0]['mean'], 12.5)
+    self._evaluated(workdir, 'train', split='train', step=step, **found)
+    self.assertEqual(self._cell(paper.CIFAR100_TRAIN)[0]['mean'], 1.0)
+
+  def test_ten_crops(self):
+    workdir = make_run(self.folder, 'a', **{'data.name': 'imagenet2012'})
+    run = measured.read(workdir)
+    self.assertIsNone(run.value(paper.TEN_CROP))
+    final = result.read(workdir)
+    found = {'split': final['split'], 'crops': 10, 'step': final['step']}
+    self._evaluated(workdir, 'ten', **found, count=50000, correct=40000)
+    self.assertEqual(measured.read(workdir).value(paper.TEN_CROP), 20.0)
+    self._evaluated(workdir, 'ten', split='train')
+    with self.assertRaisesRegex(errors.DataError, 'evaluation=.*ten.json: cannot be read'):
+      measured.read(workdir)
+
+  def test_a_part_of_the_test_images_is_a_departure(self):
+    workdir = make_run(self.folder, 'a')
+    path = pathlib.Path(workdir, 'result.json')
+    path.write_text(json.dumps(json.loads(path.read_text()) | {'count': 50, 'correct': 49}))
+    self.assertEqual(measured.read(workdir).departures, ('test images=50',))
+
+  def test_recipe_of_cifar_100_is_no_departure_there(self):
+    recipe = paper.RECIPES['cifar100']
+    make_run(self.folder, 'a', **{'data.name': 'cifar100', **recipe})
+    self.assertEqual(self._cell('cifar100')[0]['departures'], [])
+
+  def test_audit_fills_every_table_that_has_the_network(self):
+    make_run(self.folder, 'a', **{'data.name': 'cifar100'})
+    make_run(self.folder, 'other', sizes=(2, 3, 1))
+    audit = tables.audit(measured.find([self.folder]))
+    filled = {
+      (row['key'], error['cell'])
+      for row in audit['rows']
+      for error in row['errors']
+      if error['measured']
+    }
+    key = 'bitnet-4,6,2'
+    expected = {(f'table{number}/{key}', 'cifar100') for number in (2, 6, 7)}
+    self.assertEqual(filled, expected | {(f'table7/{key}', 'cifar100_train')})
+    self.assertEqual([run['network'] for run in audit['unmatched_runs']], ['bitnet-2,3,1'])
+
+  def test_a_work_directory_and_its_folder_count_it_once(self):
+    workdir = make_run(self.folder, 'a')
+    self.assertLen(measured.find([self.folder, workdir, workdir]), 1)
+
+  def test_folder_without_runs(self):
+    with self.assertRaisesRegex(errors.DataError, 'has no result.json'):
+      measured.find([self.folder])
+
+  @parameterized.parameters('', '{}', '{"model": {"name": "bitnet"}}', '[]', '{"seed": 0}')
+  def test_damaged_configuration_is_named(self, text):
+    workdir = make_run(self.folder, 'a')
+    pathlib.Path(workdir, 'config.json').write_text(text)
+    with self.assertRaisesRegex(errors.DataError, r'config=.*/config\.json: cannot be read'):
+      measured.read(workdir)
+
+  def test_configuration_of_an_older_version_is_compared_where_it_can_be(self):
+    workdir = make_run(self.folder, 'a', **{'optim.momentum': 0.8})
+    path = pathlib.Path(workdir, 'config.json')
+    config = json.loads(path.read_text())
+    del config['augment'], config['optim']['nesterov']
+    path.write_text(json.dumps(config))
+    self.assertEqual(measured.read(workdir).departures, ('optim.momentum=0.8',))
+
+
+if __name__ == '__main__':
+  absltest.main()

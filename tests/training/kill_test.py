@@ -1,0 +1,152 @@
+"""Runs that are killed at random, and go on to the bits and examples of one left alone.
+
+`KILLS` sets how many kills; 10 where it is not given, the run of tests/faults takes 100.
+"""
+
+import json
+import os
+import pathlib
+import random
+import re
+import shutil
+import signal
+import time
+
+from absl.testing import absltest
+
+from tests.helpers import faults, train_process
+from tests.helpers.faults import FOUND
+
+INTERVAL = train_process.SMALL['checkpoint.every_steps']
+KILLS = int(os.environ.get('KILLS', '10'))
+# The training command, which also writes down what each step is fed: the indices of the examples
+# where the data set is resident, a digest of the pixels and labels where it streams in.
+RECORDS_EXAMPLES = """
+import dataclasses, hashlib, json, os, sys
+import jax, numpy as np
+from bitnet_jax.runtime import cli
+from bitnet_jax.data import pipeline
+from bitnet_jax import main
+opened = pipeline.open_training
+
+def open_training(config, source, stop):
+  feed = opened(config, source, stop)
+  steps_per_epoch = feed.num_batches
+
+  def inputs_of(number):
+    inputs = feed.inputs_of(number)
+    if 'order' in inputs:
+      seen = np.asarray(inputs['order'])[:, number % steps_per_epoch].ravel().tolist()
+    else:
+      parts = [np.asarray(inputs[name]).tobytes() for name in ('image', 'label')]
+      seen = hashlib.sha256(b''.join(parts)).hexdigest()
+    with open(os.environ['EXAMPLES'], 'a') as file:
+      file.write(json.dumps([number, seen]) + chr(10))
+    return inputs
+
+  return dataclasses.replace(feed, inputs_of=inputs_of)
+
+pipeline.open_training = open_training
+cli.run(main.main, ['main', *sys.argv[1:]])
+"""
+
+
+def examples(path):
+  """What each step was fed, by step; every time it was fed, it has to be the same."""
+  fed = {}
+  for line in path.read_text().splitlines():
+    try:
+      number, seen = json.loads(line)
+    except ValueError:
+      continue  # Cut short by a kill.
+    assert fed.setdefault(number, seen) == seen, f'step {number} was fed other examples'
+  return fed
+
+
+def first_and_last_step(text):
+  """Steps taken before a run and at its last line; None where it took none and resumed nothing."""
+  resumed = re.search(r'resumed from step (\d+)', text)
+  logged = re.findall(r'  step (\d+)/', text)
+  if not resumed and not logged:
+    return None
+  first = int(resumed[1]) if resumed else 0
+  return first, int(logged[-1]) if logged else first
+
+
+class RecordedCase(faults.FaultCase):
+  """Runs that write down what each step was fed, in WORKDIR.examples."""
+
+  def recorded(self, workdir, **options):
+    variables = {'EXAMPLES': str(workdir) + '.examples', **options.pop('variables', {})}
+    return self.start(workdir, program=RECORDS_EXAMPLES, variables=variables, **options)
+
+  def fed_reference(self, **fields):
+    workdir = self.folder / f'fed-{len(fields)}'
+    if not workdir.exists():
+      self.ends(self.recorded(workdir, **fields), 0)
+    return workdir
+
+  def assertSameExamples(self, workdir, reference):
+    pair = [examples(pathlib.Path(f'{path}.examples')) for path in (workdir, reference)]
+    self.assertEqual(*pair)
+
+
+class KillTest(RecordedCase):
+  def lost_steps(self, run, reached):
+    """Steps that this run took again, at most one interval and those of the save under way.
+
+    Args:
+      run: it has ended.
+      reached: the last step that the runs before it are known to have taken.
+
+    Returns:
+      Steps lost, 0 if the run did not come so far as to tell; and what is reached now.
+    """
+    steps = first_and_last_step(self.text(run))
+    if steps is None:
+      return 0, reached
+    self.assertLessEqual(reached - steps[0], 2 * INTERVAL, f'{reached} steps were taken before')
+    return max(0, reached - steps[0]), max(reached, steps[1])
+
+  def test_random_kills(self):
+    """Each run is killed again and again, at a random time after its start, until it is done."""
+    reference = self.fed_reference()
+    numbers = random.Random(KILLS)
+    killed, runs, longest, most_lost = 0, 0, 0.0, 0
+    while killed < KILLS:
+      workdir = self.folder / f'killed-{runs}'
+      runs += 1
+      reached = 0
+      while killed < KILLS:
+        run = self.recorded(workdir)
+        delay = numbers.uniform(0, 3)
+        # The last kill comes late enough to tell whether anything was ever saved.
+        late = killed == KILLS - 1 and reached <= 2 * INTERVAL
+        shown = f'step {2 * INTERVAL + 1}/' if late else 'step'
+        if late or numbers.random() < 0.8:  # Mostly it imports and compiles: wait for steps.
+          while run.poll() is None and shown not in self.text(run).partition('training images')[2]:
+            time.sleep(0.01)
+        if run.poll() is None:
+          time.sleep(delay)
+        run.send_signal(signal.SIGKILL)
+        at = time.monotonic()
+        run.wait()
+        longest = max(longest, time.monotonic() - at)
+        lost, reached = self.lost_steps(run, reached)
+        most_lost = max(most_lost, lost)
+        if run.returncode == 0:
+          break
+        killed += 1
+      rest = self.recorded(workdir)
+      self.ends(rest, 0)
+      most_lost = max(most_lost, self.lost_steps(rest, reached)[0])
+      self.assertSameRun(workdir, reference)
+      self.assertSameExamples(workdir, reference)
+      shutil.rmtree(workdir)
+      pathlib.Path(f'{workdir}.examples').unlink()
+    text = f'{killed} of {killed} survived in {runs} runs, {most_lost} steps were lost at most'
+    FOUND.append(('kill -9 at a random time', text))
+
+
+if __name__ == '__main__':
+  absltest.main()
