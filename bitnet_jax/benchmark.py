@@ -132,6 +132,7 @@ def _check_devices(config: Any) -> None:
 
 
 def _describe(config: Any) -> dict[str, Any]:
+  from bitnet_jax.data import pipeline
   from bitnet_jax.training import plan
 
   model = config.model
@@ -141,7 +142,7 @@ def _describe(config: Any) -> dict[str, Any]:
     'network': f'{model.name} {",".join(map(str, sizes))}' if small else model.name,
     'dtype': model.dtype,
     'batch': config.global_batch_size,
-    'steps_per_execution': plan.steps_per_execution(config),
+    'steps_per_execution': plan.steps_per_execution(config, pipeline.is_resident(config)),
     'against': _AGAINST.value,
   }
 

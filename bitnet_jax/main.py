@@ -105,7 +105,7 @@ def check_allowed(names: list[str]) -> None:
       raise errors.ConfigError(
         'allow_config_change', name, 'unknown field', fields.suggestion(name)
       )
-    if fields.is_network(name):
+    if fields.role_of(name) == fields.NETWORK:
       remedy = 'take a new --workdir'
       raise errors.ConfigError('allow_config_change', name, 'a network cannot change', remedy)
 

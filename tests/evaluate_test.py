@@ -15,13 +15,14 @@ import numpy as np
 from absl.testing import absltest, parameterized
 from PIL import Image
 
-from bitnet_jax import errors, evaluate, predict
+from bitnet_jax import errors
 from bitnet_jax.config import validation
 from bitnet_jax.data.batches import arrays
 from bitnet_jax.data.datasets import prepared, sources
 from bitnet_jax.data.images import crop
+from bitnet_jax.inference import predict_images
 from bitnet_jax.models import build
-from bitnet_jax.training import evaluation
+from bitnet_jax.training import evaluate_run, evaluation
 from tests.helpers import fake_run
 from tests.helpers.paths import ROOT
 
@@ -41,7 +42,7 @@ class EvaluateTestCase(parameterized.TestCase):
     cls.config = fake_run.make_config(cls.data_dir)
     cls.states = fake_run.make_run(cls.workdir, cls.config, seeds=(3, 4))
     cls.source = sources.open_source('digits', 'test', cls.data_dir)
-    cls.loaded = arrays.load_arrays(cls.source)
+    cls.loaded = arrays.load_arrays(cls.source, 8)
 
   def logits(self, images, step=2):
     """Of the network applied to all images at once, outside of any map over devices."""
@@ -72,12 +73,12 @@ class EvaluateTest(EvaluateTestCase):
     with tempfile.TemporaryDirectory() as workdir:
       made = fake_run.make_config(self.data_dir, **{'data.pipeline': pipeline, 'data.workers': 0})
       fake_run.make_run(workdir, made, seeds=(3, 4))
-      result = evaluate.evaluate(workdir, batch_size=batch_size)
+      result = evaluate_run.evaluate(workdir, batch_size=batch_size)
       self.assertEqual((result['count'], result['examples'], result['step']), (360, 360, 2))
       self.assert_result(result, self.expect(self.logits(self.loaded.image), self.loaded.label))
 
   def test_files(self):
-    result = evaluate.evaluate(self.workdir, step=1)
+    result = evaluate_run.evaluate(self.workdir, step=1)
     folder = pathlib.Path(self.workdir, 'evaluation')
     written = json.loads((folder / 'test_1crop_step1.json').read_text())
     self.assertEqual({**written, 'file': result['file']}, result)
@@ -99,7 +100,7 @@ class EvaluateTest(EvaluateTestCase):
     np.testing.assert_array_equal(confusion, want)
 
   def test_ten_crops_average_logits(self):
-    result = evaluate.evaluate(self.workdir, crops=10, resize=11, workers=0)
+    result = evaluate_run.evaluate(self.workdir, crops=10, resize=11, workers=0)
     total = np.zeros((360, 10))
     for view in range(5):
       images = np.stack(
@@ -113,13 +114,13 @@ class EvaluateTest(EvaluateTestCase):
     self.assert_result(result, self.expect(total / 10, self.loaded.label))
 
   def test_any_split(self):
-    result = evaluate.evaluate(self.workdir, split='train[:50]')
+    result = evaluate_run.evaluate(self.workdir, split='train[:50]')
     self.assertEqual((result['count'], result['split']), (50, 'train[:50]'))
     self.assertTrue(
       pathlib.Path(self.workdir, 'evaluation/train_50_1crop_step2.json').exists()
       or pathlib.Path(result['file']).exists()
     )
-    loaded = arrays.load_arrays(sources.open_source('digits', 'train[:50]', self.data_dir))
+    loaded = arrays.load_arrays(sources.open_source('digits', 'train[:50]', self.data_dir), 8)
     self.assert_result(result, self.expect(self.logits(loaded.image), loaded.label))
 
   @parameterized.parameters(
@@ -131,7 +132,7 @@ class EvaluateTest(EvaluateTestCase):
   )
   def test_refuses(self, options, kind, line):
     with self.assertRaisesRegex(kind, line):
-      evaluate.evaluate(self.workdir, **options)
+      evaluate_run.evaluate(self.workdir, **options)
 
   @parameterized.parameters(
     ({'batch_size': 2**21}, '^batch_size=2097152: out of range; use a value from 1 to'),
@@ -140,12 +141,12 @@ class EvaluateTest(EvaluateTestCase):
   )
   def test_flag_at_fault_is_named_as_it_was_given(self, options, line):
     with self.assertRaisesRegex(errors.ConfigError, line):
-      evaluate.evaluate(self.workdir, **options)
+      evaluate_run.evaluate(self.workdir, **options)
 
   def test_run_of_several_steps_a_call_can_be_resized(self):
     """The stream, which resizes, has no such calls in training."""
     made = fake_run.make_config(self.data_dir, steps_per_execution=10)
-    evaluate.override(made, resize=9)
+    evaluate_run.override(made, resize=9)
     validation.validate(made)
     self.assertEqual((made.data.pipeline, made.eval.resize), ('stream', 9))
 
@@ -162,7 +163,7 @@ class EvaluateTest(EvaluateTestCase):
       work = self.enterContext(mock.patch.object(evaluation, 'make_evaluator'))
       line = f'evaluation={place}: File exists; move it elsewhere, or name another'
       with self.assertRaisesRegex(errors.StorageError, line) as caught:
-        evaluate.evaluate(workdir)
+        evaluate_run.evaluate(workdir)
       self.assertEqual(caught.exception.exit_code, 6)
       work.assert_not_called()
 
@@ -171,7 +172,7 @@ class EvaluateTest(EvaluateTestCase):
       shutil.copytree(self.workdir, workdir, dirs_exist_ok=True)
       pathlib.Path(workdir, 'checkpoints', '2', 'metrics', 'metrics').unlink()
       with contextlib.redirect_stderr(io.StringIO()) as stderr:
-        result = evaluate.evaluate(workdir)
+        result = evaluate_run.evaluate(workdir)
       written = json.loads(pathlib.Path(result['file']).read_text())
     fault = 'metrics/metrics is missing'
     self.assertEqual(stderr.getvalue(), f'bitnet_jax: warning: step 2: {fault}; using step 1\n')
@@ -198,7 +199,7 @@ class EvaluateTest(EvaluateTestCase):
       pathlib.Path(root, 'train', 'b').rename(pathlib.Path(root, 'train', 'c'))
       pathlib.Path(root, 'test', 'b').rename(pathlib.Path(root, 'test', 'c'))
       with self.assertRaisesRegex(errors.DataError, 'split=test: has 2 classes, others than the 2'):
-        evaluate.evaluate(workdir)
+        evaluate_run.evaluate(workdir)
 
 
 class PredictTest(EvaluateTestCase):
@@ -215,7 +216,7 @@ class PredictTest(EvaluateTestCase):
     logits = self.logits(self.loaded.image[:35])
     shares = np.exp(logits - logits.max(axis=1, keepdims=True))
     shares /= shares.sum(axis=1, keepdims=True)
-    predictions = list(predict.predict(self.workdir, self.paths))
+    predictions = list(predict_images.predict(self.workdir, self.paths))
     self.assertEqual([path for path, _ in predictions], self.paths)
     for row, (_, classes) in zip(shares, predictions, strict=True):
       self.assertLen(classes, 5)
@@ -275,7 +276,7 @@ class PredictTest(EvaluateTestCase):
     for name, line in (('absent.png', 'No such file'), ('text.png', 'neither a JPEG nor a PNG')):
       (self.folder / 'text.png').write_text('text')
       with self.assertRaisesRegex(errors.DataError, f'image=.*{name}: {line}'):
-        list(predict.predict(self.workdir, [str(self.folder / name)]))
+        list(predict_images.predict(self.workdir, [str(self.folder / name)]))
 
 
 class CommandTest(EvaluateTestCase):
@@ -298,7 +299,7 @@ class CommandTest(EvaluateTestCase):
   def test_no_run(self):
     empty = self.enterContext(tempfile.TemporaryDirectory())
     with self.assertRaisesRegex(errors.CheckpointError, 'workdir=.*: holds no checkpoints'):
-      evaluate.evaluate(empty)
+      evaluate_run.evaluate(empty)
 
 
 if __name__ == '__main__':

@@ -23,7 +23,7 @@ from bitnet_jax import errors
 from bitnet_jax.analysis.plotting import plots
 from bitnet_jax.checkpoints import pretrained
 from bitnet_jax.data import splits
-from bitnet_jax.data.batches import order
+from bitnet_jax.data.batches import arrays, order, resident_pipeline
 from bitnet_jax.data.images import augment
 from bitnet_jax.models import build
 from bitnet_jax.runtime import cli, path_flags
@@ -65,7 +65,8 @@ def layer_norms(run: pretrained.Trained, split: str = '', batches: int = 8) -> l
   """
   config = run.config
   source = splits.open_split(config, split or config.data.train_split)
-  data = splits.load_split(config, source)
+  size = splits.image_shape(config, source)[0]
+  data = arrays.load_arrays(source, size, max_bytes=resident_pipeline.MAX_BYTES)
   available = len(data.label) // config.global_batch_size
   if min(available, batches) < 1:
     raise errors.ConfigError(

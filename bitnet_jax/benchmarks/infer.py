@@ -9,7 +9,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from bitnet_jax import errors, onednn
+from bitnet_jax import errors
 from bitnet_jax.benchmarks import against_torch, timing
 from bitnet_jax.benchmarks.network import Case
 
@@ -41,7 +41,6 @@ def measure(
   Raises:
     ConfigError: PyTorch is not to be had, or computes something else.
   """
-  onednn.spin()  # As `predict` does.
   case = Case(config)
   run, ours = case.in_use()
   run()

@@ -106,20 +106,22 @@ def _opencv(encoded: bytes, box: tuple[int, int, int, int]) -> np.ndarray:
 
 def decoding(images: Sequence[bytes]) -> dict[str, float]:
   """Images for each second of a core, of each way; the median over rounds taken in turns."""
-  cut = crop.Crop('random_area', SIZE)
+  cut = crop.RandomResizedCrop(SIZE)
   filtered = dataclasses.replace(cut, antialias=True)
-  draws = [crop.example_random_bits(0, 0, i) for i in range(len(images))]
+  bits = [crop.example_random_bits(0, 0, i) for i in range(len(images))]
   boxes = []
-  for encoded, draw in zip(images, draws, strict=True):
+  for encoded, bits_of_one in zip(images, bits, strict=True):
     image = decode.EncodedImage(encoded, 3, '')
-    box = crop.random_area_box(image.height, image.width, draw, area=cut.area, aspect=cut.aspect)
+    box = crop.random_area_box(
+      image.height, image.width, bits_of_one, area=cut.area, aspect=cut.aspect
+    )
     boxes.append(box or (0, 0, image.height, image.width))
   ways: dict[str, Callable[[int], np.ndarray]] = {
     'Pillow': lambda i: _pillow(images[i], boxes[i]),
     'torchvision style': lambda i: _torchvision(images[i], boxes[i]),
     'OpenCV, full decode': lambda i: _opencv(images[i], boxes[i]),
-    'ours': lambda i: cut(images[i], 3, '', draws[i]),
-    'ours, antialias': lambda i: filtered(images[i], 3, '', draws[i]),
+    'ours': lambda i: cut(images[i], 3, '', bits[i]),
+    'ours, antialias': lambda i: filtered(images[i], 3, '', bits[i]),
   }
   rates: dict[str, list[float]] = {name: [] for name in ways}
   for _ in range(_ROUNDS):
@@ -144,7 +146,7 @@ class ReadyBatches:
 
 def training_batches(images: Sequence[bytes]) -> stream.TrainingBatches:
   """Batches of random-area crops."""
-  cut = crop.Crop('random_area', SIZE)
+  cut = crop.RandomResizedCrop(SIZE)
   return stream.TrainingBatches(MemorySource(tuple(images)), 0, _BATCH, 0, _BATCH, cut)
 
 

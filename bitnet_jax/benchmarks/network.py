@@ -13,8 +13,9 @@ import ml_collections
 import numpy as np
 
 from bitnet_jax.analysis.audit import counts
+from bitnet_jax.checkpoints.pretrained import Trained
 from bitnet_jax.config.fields import CIFAR_MODELS
-from bitnet_jax.data import types
+from bitnet_jax.data import pipeline, types
 from bitnet_jax.distributed import devices
 from bitnet_jax.inference import predictor
 from bitnet_jax.models import build
@@ -80,7 +81,7 @@ class Case:
   @property
   def most(self) -> int:
     """Steps of a call, as in a run of this configuration."""
-    return steps_per_execution(self.config)
+    return steps_per_execution(self.config, pipeline.is_resident(self.config))
 
   def take_steps(self) -> Callable[[Tree, Tree, jax.Array], tuple[Tree, Tree]]:
     """The steps that train, mapped over the devices: no augmentation, the same batch each time."""
@@ -130,9 +131,10 @@ class Case:
   def in_use(self) -> tuple[Callable[[], np.ndarray], Callable[[int], float]]:
     """The network as `predict` runs it: a function of nothing, and one that times calls of it."""
     images = jax.device_put(self.images)
-    logits = predictor.make_predictor(
-      self.model(axis_name=''), self.variables, images.shape[1:], len(images)
+    network = Trained(
+      self.config, tuple(map(str, range(self.num_classes))), 0, self.variables, images.shape[1:]
     )
+    logits = predictor.from_run(network, len(images))
 
     def run() -> np.ndarray:
       return logits(images)

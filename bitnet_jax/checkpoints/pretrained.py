@@ -32,8 +32,7 @@ class Trained:
     class_names: in the order of the logits.
     step: steps taken.
     variables: 'params' and 'batch_stats', NumPy arrays.
-    image_shape: (height, width, channels) of what it was trained on; () where an older version
-      left that to `run.json`.
+    image_shape: (height, width, channels) of what it was trained on.
     passed_over: what is wrong with newer steps, by step.
   """
 
@@ -41,7 +40,7 @@ class Trained:
   class_names: tuple[str, ...]
   step: int
   variables: Tree
-  image_shape: tuple[int, ...] = ()
+  image_shape: tuple[int, int, int]
   passed_over: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
 
@@ -105,8 +104,15 @@ def _restore(folder: pathlib.Path, step: int) -> Trained:
     tuple(data['class_names']),
     step,
     jax.tree.map(np.asarray, variables),
-    tuple(data.get('image_shape', ())),
+    _image_shape(folder, data),
   )
+
+
+def _image_shape(folder: pathlib.Path, data: dict[str, Any]) -> tuple[int, int, int]:
+  """Returns (height, width, channels); records of an older version left it to `run.json`."""
+  shape = data.get('image_shape') or read_run(str(folder))['derived']['image_shape']
+  height, width, channels = shape
+  return height, width, channels
 
 
 def transplant(params: Tree, batch_stats: Tree, init_from: str) -> tuple[Tree, Tree]:

@@ -21,6 +21,13 @@ CIFAR_MODELS = ('bitnet', 'wide_resnet', 'plainnet')
 IMAGENET_MODELS = ('bitnet26', 'bitnet34', 'resnet18b', 'resnet34b')
 
 
+# Roles of a field: what it decides, and so whether it may change when a run is resumed.
+NETWORK = 'network'  # Which function a network is; never changes.
+RECIPE = 'recipe'  # What training computes; changes only where --allow_config_change names it.
+RUNTIME = 'runtime'  # How it is computed, watched and recorded; may change.
+PROCESS = 'process'  # Likewise, and each process of a run may have its own.
+
+
 @dataclasses.dataclass(frozen=True)
 class Field:
   """One field of the configuration.
@@ -32,6 +39,7 @@ class Field:
     low: least value, or least element of a tuple.
     high: greatest value, or greatest element of a tuple.
     choices: allowed values, () for any.
+    role: `NETWORK`, `RECIPE`, `RUNTIME` or `PROCESS`.
   """
 
   name: str
@@ -40,11 +48,19 @@ class Field:
   low: float = -math.inf
   high: float = math.inf
   choices: tuple[Any, ...] = ()
+  role: str = RECIPE
 
 
 FIELDS: tuple[Field, ...] = (
   Field('seed', 0, 'seed of initialisation, data order and augmentation', 0, 2**31 - 1),
-  Field('num_epochs', 200.0, 'passes over the training split, or a fraction of one', 0.0, 1e5),
+  Field(
+    'num_epochs',
+    200.0,
+    'passes over the training split, or a fraction of one',
+    0.0,
+    1e5,
+    role=RUNTIME,
+  ),
   Field('global_batch_size', 128, 'examples of a step, over all devices', 1, 2**20),
   Field(
     'steps_per_execution',
@@ -53,41 +69,51 @@ FIELDS: tuple[Field, ...] = (
     'due; 0: 10 of resident data on a GPU or TPU, else 1',
     0,
     100,
+    role=RUNTIME,
   ),
   Field(
     'init_from',
     '',
     "work directory, or one of its checkpoints, to start from with a new head; '': from scratch",
+    role=PROCESS,
   ),
   # Network.
-  Field('model.name', 'bitnet', 'network', choices=CIFAR_MODELS + IMAGENET_MODELS),
-  Field('model.width', 4, 'd: stages are 16d, 32d, 64d wide (CIFAR networks)', 1, 1024),
-  Field('model.tree_depth', 6, 'k: levels of a block (CIFAR networks)', 1, 16),
-  Field('model.num_blocks', 2, 'n: blocks of a stage (CIFAR networks)', 1, 1000),
-  Field('model.width_factor', 1.0, 'times the width of resnet18b, resnet34b', 0.25, 16.0),
+  Field('model.name', 'bitnet', 'network', choices=CIFAR_MODELS + IMAGENET_MODELS, role=NETWORK),
+  Field(
+    'model.width', 4, 'd: stages are 16d, 32d, 64d wide (CIFAR networks)', 1, 1024, role=NETWORK
+  ),
+  Field('model.tree_depth', 6, 'k: levels of a block (CIFAR networks)', 1, 16, role=NETWORK),
+  Field('model.num_blocks', 2, 'n: blocks of a stage (CIFAR networks)', 1, 1000, role=NETWORK),
+  Field(
+    'model.width_factor', 1.0, 'times the width of resnet18b, resnet34b', 0.25, 16.0, role=NETWORK
+  ),
   Field(
     'model.dtype',
     'float32',
     'of the computation; parameters stay float32',
     choices=('float32', 'bfloat16'),
+    role=NETWORK,
   ),
   Field(
     'model.kernels',
     'auto',
     'xla; onednn (CPU); winograd, onednn with fewer multiplications in float32; auto, the fastest',
     choices=('auto', 'xla', 'onednn', 'winograd'),
+    role=RUNTIME,
   ),
   Field(
     'model.conv_init',
     'fan_out',
     'kernel std sqrt(2/fan): fan_out (authors) or fan_in (Wide ResNet code)',
     choices=('fan_out', 'fan_in'),
+    role=NETWORK,
   ),
   Field(
     'model.norm_scale_init',
     'ones',
     'initial batch norm scale: ones (authors) or uniform in [0, 1) (Wide ResNet code)',
     choices=('ones', 'uniform'),
+    role=NETWORK,
   ),
   Field(
     'model.batch_norm_group',
@@ -95,9 +121,17 @@ FIELDS: tuple[Field, ...] = (
     'examples that share statistics (64 a GPU for CIFAR, 32 for ILSVRC12); 0: the global batch',
     0,
     2**20,
+    role=NETWORK,
   ),
-  Field('model.batch_norm_momentum', 0.9, 'share of the running average kept a step', 0.0, 1.0),
-  Field('model.batch_norm_epsilon', 1e-5, 'added to the variance', 1e-12, 1.0),
+  Field(
+    'model.batch_norm_momentum',
+    0.9,
+    'share of the running average kept a step',
+    0.0,
+    1.0,
+    role=NETWORK,
+  ),
+  Field('model.batch_norm_epsilon', 1e-5, 'added to the variance', 1e-12, 1.0, role=NETWORK),
   # Data.
   Field(
     'data.name',
@@ -105,9 +139,14 @@ FIELDS: tuple[Field, ...] = (
     'data set',
     choices=('digits', 'cifar10', 'cifar100', 'folder', 'imagenet2012'),
   ),
-  Field('data.dir', '', "tfds data directory ('': its default), or the image folder itself"),
+  Field(
+    'data.dir',
+    '',
+    "tfds data directory ('': its default), or the image folder itself",
+    role=PROCESS,
+  ),
   Field('data.train_split', 'train', 'tfds split, as train or train[:45000]; or sub-directory'),
-  Field('data.test_split', 'test', 'split evaluated during training'),
+  Field('data.test_split', 'test', 'split evaluated during training', role=RUNTIME),
   Field('data.image_size', 0, "side in pixels; 0: the data set's own", 0, 4096),
   Field(
     'data.mean',
@@ -132,16 +171,38 @@ FIELDS: tuple[Field, ...] = (
   Field('data.crop_area', (0.08, 1.0), 'share of the image that random_area takes', 1e-6, 1.0),
   Field('data.crop_aspect', (0.75, 4 / 3), 'width / height that random_area takes', 1e-3, 1e3),
   Field('data.antialias', False, 'filter where random_area and eval.resize shrink (Torch: no)'),
-  Field('data.workers', -1, 'processes that decode the stream; -1: one a core; 0: none', -1, 1024),
-  Field('data.timeout_seconds', 120.0, 'longest wait for a batch of the stream', 1.0, 1e5),
+  Field(
+    'data.workers',
+    -1,
+    'processes that decode the stream; -1: one a core; 0: none',
+    -1,
+    1024,
+    role=PROCESS,
+  ),
+  Field(
+    'data.timeout_seconds', 120.0, 'longest wait for a batch of the stream', 1.0, 1e5, role=PROCESS
+  ),
   Field(
     'data.on_error',
     'raise',
     'an image that cannot be read ends the run (raise) or is replaced and counted (skip)',
     choices=('raise', 'skip'),
+    role=RUNTIME,
   ),
-  Field('data.max_skipped', 1e-4, 'share of a split that may be skipped before a run ends', 0, 1.0),
-  Field('data.verify', False, 'compare the SHA-256 of all shards at the start above 1 GiB too'),
+  Field(
+    'data.max_skipped',
+    1e-4,
+    'share of a split that may be skipped before a run ends',
+    0,
+    1.0,
+    role=RUNTIME,
+  ),
+  Field(
+    'data.verify',
+    False,
+    'compare the SHA-256 of all shards at the start above 1 GiB too',
+    role=RUNTIME,
+  ),
   # Augmentation, on the device.
   Field('augment.pad', 4, 'pixels padded on each side before the random crop; 0: no crop', 0, 1024),
   Field(
@@ -178,32 +239,73 @@ FIELDS: tuple[Field, ...] = (
   Field('optim.weight_decay', 5e-4, 'L2, on every parameter', 0.0, 1e3),
   Field('optim.reset_momentum_at_drop', False, 'clear the momentum at a drop (Wide ResNet code)'),
   # Evaluation, checkpoints, logs.
-  Field('eval.batch_size', 500, 'examples of an evaluation step, over all devices', 1, 2**20),
+  Field(
+    'eval.batch_size',
+    500,
+    'examples of an evaluation step, over all devices',
+    1,
+    2**20,
+    role=RUNTIME,
+  ),
   Field(
     'eval.resize',
     0,
     'shorter side in pixels before the centre is cropped (256 there); 0: image_size itself',
     0,
     8192,
+    role=RUNTIME,
   ),
-  Field('eval.every_epochs', 1, 'epochs between evaluations; 0: at the end alone', 0, 10**5),
-  Field('checkpoint.every_steps', 0, 'steps between them; 0: at the end of epochs', 0, 10**9),
-  Field('checkpoint.every_epochs', 1, 'epochs between checkpoints; 0: at the end alone', 0, 10**5),
-  Field('checkpoint.keep_latest', 2, 'newest kept; one stands while one is written', 2, 10**4),
-  Field('checkpoint.keep_best', 1, 'checkpoints of least test error kept beside them', 0, 10**4),
+  Field(
+    'eval.every_epochs',
+    1,
+    'epochs between evaluations; 0: at the end alone',
+    0,
+    10**5,
+    role=RUNTIME,
+  ),
+  Field(
+    'checkpoint.every_steps',
+    0,
+    'steps between them; 0: at the end of epochs',
+    0,
+    10**9,
+    role=RUNTIME,
+  ),
+  Field(
+    'checkpoint.every_epochs',
+    1,
+    'epochs between checkpoints; 0: at the end alone',
+    0,
+    10**5,
+    role=RUNTIME,
+  ),
+  Field(
+    'checkpoint.keep_latest',
+    2,
+    'newest kept; one stands while one is written',
+    2,
+    10**4,
+    role=RUNTIME,
+  ),
+  Field(
+    'checkpoint.keep_best',
+    1,
+    'checkpoints of least test error kept beside them',
+    0,
+    10**4,
+    role=RUNTIME,
+  ),
   # Ends that nobody else would notice; see also data.timeout_seconds. First steps, which compile,
   # saves and the start of several processes may take ten times as long.
   Field(
-    'watch.stall_seconds',
-    120.0,
-    'longest wait for a step; 0: no limit',
-    0.0,
-    1e6,
+    'watch.stall_seconds', 120.0, 'longest wait for a step; 0: no limit', 0.0, 1e6, role=RUNTIME
   ),
-  Field('watch.peer_seconds', 30.0, 'a process silent for so long is lost', 1.0, 1e5),
-  Field('watch.join_seconds', 120.0, 'longest wait for all processes to start', 1.0, 1e5),
-  Field('log.every_steps', 50, 'steps between training metrics', 1, 10**9),
-  Field('log.tensorboard', True, 'write TensorBoard events beside metrics.jsonl'),
+  Field('watch.peer_seconds', 30.0, 'a process silent for so long is lost', 1.0, 1e5, role=RUNTIME),
+  Field(
+    'watch.join_seconds', 120.0, 'longest wait for all processes to start', 1.0, 1e5, role=RUNTIME
+  ),
+  Field('log.every_steps', 50, 'steps between training metrics', 1, 10**9, role=RUNTIME),
+  Field('log.tensorboard', True, 'write TensorBoard events beside metrics.jsonl', role=RUNTIME),
 )
 
 _BY_NAME = {field.name: field for field in FIELDS}
@@ -226,9 +328,9 @@ def default_of(name: str) -> Any:
   return _BY_NAME[name].default if name in _BY_NAME else None
 
 
-def is_network(name: str) -> bool:
-  """Whether a field says which function a network is: all of its section but `model.kernels`."""
-  return name.startswith('model.') and name != 'model.kernels'
+def role_of(name: str) -> str:
+  """Returns a field's role; `RECIPE` where there is no such field."""
+  return _BY_NAME[name].role if name in _BY_NAME else RECIPE
 
 
 def set_sizes(config: ml_collections.ConfigDict, row: str) -> None:

@@ -26,10 +26,10 @@ from bitnet_jax.runtime import preemption, watchdog
 
 Tree = Any
 
-# JAX notices by itself what the pulse has not, and aborts; it comes second by this factor.
+# JAX notices by itself what the heartbeat has not, and aborts; it comes second by this factor.
 _JAX_LATER = 10
 _MEET_MILLISECONDS = 3600 * 1000  # Process 0 may be writing a large checkpoint.
-_pulse: Heartbeat | None = None
+_heartbeat: Heartbeat | None = None
 _joins: threading.Thread | None = None  # Waits for the others to join.
 _on_abort: Any = None  # Kept alive for as long as native code may call it.
 
@@ -65,22 +65,22 @@ def join(
   if not address:
     yield
     return
-  pulse = _join(address, num_processes, process_id, bind_address, join_seconds, peer_seconds)
-  watch.watch(pulse)
+  heartbeat = _join(address, num_processes, process_id, bind_address, join_seconds, peer_seconds)
+  watch.watch(heartbeat)
   try:
     yield
   except errors.PreemptedError:
-    _leave(pulse, peer_seconds)
+    _leave(heartbeat, peer_seconds)
     raise
   except errors.UserError:
     watchdog.take_last_word()
     raise
   except Exception as error:
     if type(error).__name__ == 'JaxRuntimeError' and 'RESOURCE_EXHAUSTED' not in str(error):
-      _blame(pulse, error, peer_seconds)
+      _blame(heartbeat, error, peer_seconds)
     watchdog.take_last_word()
     raise
-  _leave(pulse, peer_seconds)
+  _leave(heartbeat, peer_seconds)
 
 
 def is_primary() -> bool:
@@ -95,8 +95,8 @@ def end(code: int, line: str) -> NoReturn:
 
   JAX would wait at exit for processes that wait for this one.
   """
-  if _pulse:
-    _pulse.announce_exit(line.removeprefix('bitnet_jax: error: '))
+  if _heartbeat:
+    _heartbeat.announce_exit(line.removeprefix('bitnet_jax: error: '))
   elif not (_joins and _joins.is_alive()):
     sys.exit(code)
   watchdog.end_now(code)
@@ -129,18 +129,18 @@ def broadcast(tree: Tree) -> Tree:
 
 def barrier() -> None:
   """Returns when all processes are here; all call it in the same order. The watchdog goes on."""
-  if _pulse:
-    _pulse.meet(_MEET_MILLISECONDS)
+  if _heartbeat:
+    _heartbeat.barrier(_MEET_MILLISECONDS)
 
 
 def check_same(values: dict[str, Any]) -> None:
   """Raises ConfigError for the first of these JSON values that process 0 was given otherwise."""
-  if _pulse is None:
+  if _heartbeat is None:
     return
-  first = json.loads(_pulse.broadcast_string('same', json.dumps(values)))
+  first = json.loads(_heartbeat.broadcast_string('same', json.dumps(values)))
   for name, value in json.loads(json.dumps(values)).items():
     if value != first.get(name):
-      problem = f'process 0 has {first.get(name)}, process {_pulse.process_id} has not'
+      problem = f'process 0 has {first.get(name)}, process {_heartbeat.process_id} has not'
       remedy = 'start all processes with the same command and the same data'
       raise errors.ConfigError(name, value, problem, remedy)
 
@@ -184,10 +184,10 @@ def _join(
     shutdown_timeout_seconds=int(peer_seconds) + 60,
   )
   given_up.cancel()
-  global _pulse
+  global _heartbeat
   client = distributed.global_state.client
-  _pulse = Heartbeat(process_id, num_processes, peer_seconds, client)
-  return _pulse
+  _heartbeat = Heartbeat(process_id, num_processes, peer_seconds, client)
+  return _heartbeat
 
 
 def _initialize(address: str, **options: Any) -> None:
@@ -243,7 +243,7 @@ def _catch_abort(address: str) -> None:
     if not watchdog.take_last_word():  # Another thread is about to end the process.
       time.sleep(2 * watchdog.PERIOD + 1)
       watchdog.end_now(errors.PeerError.exit_code)
-    step = _pulse.step if _pulse else 0
+    step = _heartbeat.step if _heartbeat else 0
     problem = f'process 0, which coordinates, was lost after step {step}'
     remedy = 'or JAX aborted for the reason above; run all processes again to go on'
     watchdog.write_line(str(errors.PeerError('coordinator_address', address, problem, remedy)))
@@ -254,28 +254,28 @@ def _catch_abort(address: str) -> None:
   ctypes.CDLL(None).signal(int(signal.SIGABRT), _on_abort)
 
 
-def _leave(pulse: Heartbeat, peer_seconds: float) -> None:
+def _leave(heartbeat: Heartbeat, peer_seconds: float) -> None:
   """Waits for all processes, then leaves the cluster in order."""
-  global _pulse
+  global _heartbeat
   import jax
 
   try:
-    pulse.meet(_MEET_MILLISECONDS)
+    heartbeat.barrier(_MEET_MILLISECONDS)
   except Exception as error:
-    _blame(pulse, error, peer_seconds)
+    _blame(heartbeat, error, peer_seconds)
     raise
-  pulse.close()
+  heartbeat.close()
   jax.distributed.shutdown()
   signal.signal(signal.SIGABRT, signal.SIG_DFL)
-  _pulse = None
+  _heartbeat = None
 
 
-def _blame(pulse: Heartbeat, error: Exception, peer_seconds: float) -> None:
+def _blame(heartbeat: Heartbeat, error: Exception, peer_seconds: float) -> None:
   """Waits for the watchdog to find the process at fault for an error of what all do together."""
-  pulse.shorten_timeout()
+  heartbeat.shorten_timeout()
   time.sleep(peer_seconds)  # The watchdog ends the process.
   text = next(iter(str(error).splitlines()), '')[:200]
   if any(sign in text.lower() for sign in ('gloo', 'nccl', 'connection', 'barrier')):
     watchdog.take_last_word()
     problem = f'lost the connection to another one ({text})'
-    raise errors.PeerError('process', pulse.process_id, problem, 'run all again') from error
+    raise errors.PeerError('process', heartbeat.process_id, problem, 'run all again') from error

@@ -54,7 +54,7 @@ class Heartbeat:
     self._first_error: float | None = None
     self._line, self._meetings = '', 0
     self._posted, self._wake, self._closed = (threading.Event() for _ in range(3))
-    self._thread = threading.Thread(target=self._run, name='pulse', daemon=True)
+    self._thread = threading.Thread(target=self._run, name='heartbeat', daemon=True)
     self._thread.start()
 
   def report(self, step: int) -> None:
@@ -123,7 +123,7 @@ class Heartbeat:
         return self._client.blocking_key_value_get(key, _RETRY_MILLISECONDS)
       time.sleep(self._period)
 
-  def meet(self, milliseconds: int) -> None:
+  def barrier(self, milliseconds: int) -> None:
     """Returns when all processes have called it as often as this one."""
     self._meetings += 1
     self._client.wait_at_barrier(f'{_ROOT}-{self._meetings}', milliseconds)

@@ -26,14 +26,14 @@ class MetricWriter:
   A fault in writing metrics never ends a run: it is reported once.
   """
 
-  def __init__(self, workdir: str, *, resume_step: int, tensorboard: bool, settled: bool = True):
+  def __init__(self, workdir: str, *, resume_step: int, tensorboard: bool, evaluated: bool = True):
     """Opens the files and drops what lies after the step that the run resumes from.
 
     Args:
       workdir: of the run.
       resume_step: steps taken so far; later rows, of steps that will be taken again, are dropped.
       tensorboard: whether to write events too.
-      settled: False if the evaluation of that step is made again: its row is dropped too.
+      evaluated: False if the evaluation of that step is made again: its row is dropped too.
     """
     self._path = pathlib.Path(workdir) / _ROWS
     # Rows go to this directory, never to another one that was made at the same path since.
@@ -43,7 +43,7 @@ class MetricWriter:
     self._events: EventsWriter | None = None
     self._flushed = 0.0
     self._warned = False
-    self._guard(self._truncate, resume_step, settled)
+    self._guard(self._truncate, resume_step, evaluated)
     if tensorboard:
       self._guard(self._open_events, workdir, resume_step)
 
@@ -79,14 +79,14 @@ class MetricWriter:
       return False
     return True
 
-  def _truncate(self, resume_step: int, settled: bool) -> None:
+  def _truncate(self, resume_step: int, evaluated: bool) -> None:
     if not self._path.exists():
       return
     kept = [
       line
       for line in self._path.read_bytes().splitlines()
       if _step(line) <= resume_step
-      and (settled or _step(line) < resume_step or b'"kind": "eval"' not in line)
+      and (evaluated or _step(line) < resume_step or b'"kind": "eval"' not in line)
     ]
     files.write_atomically(self._path, b''.join(line + b'\n' for line in kept))
 

@@ -6,39 +6,56 @@ import flax.linen as nn
 import jax
 import ml_collections
 
-from bitnet_jax import errors, models, onednn
+from bitnet_jax import errors, onednn
+from bitnet_jax.models import registry
+from bitnet_jax.models.kernels import XLA, Kernels
 
 
-def choose_kernels(config: ml_collections.ConfigDict) -> str:
-  """What computes convolutions and batch norm: 'xla', 'onednn' or 'winograd'.
+def choose_kernels(asked: str, dtype: str) -> Kernels:
+  """Returns what computes convolutions and batch norm.
+
+  Args:
+    asked: `config.model.kernels`: 'auto', 'xla', 'onednn' or 'winograd'.
+    dtype: `config.model.dtype`.
 
   Raises:
-    ConfigError: oneDNN is asked for and cannot be had.
+    ConfigError: kernels are asked for that cannot be had.
   """
-  asked = config.model.kernels
-  if asked == 'xla' or (asked == 'auto' and jax.default_backend() != 'cpu'):
-    return 'xla'
-  reason = f'it is for the CPU, and this is a {jax.default_backend()}'
-  if jax.default_backend() == 'cpu':
-    reason = onednn.unavailable()
-  if reason and asked != 'auto':
-    raise errors.ConfigError('config.model.kernels', asked, reason, 'use auto')
-  if reason:
-    return 'xla'
-  # Winograd's method is for float32.
-  return 'onednn' if asked == 'onednn' or config.model.dtype != 'float32' else 'winograd'
+  backend = jax.default_backend()
+  if asked == 'xla' or (asked == 'auto' and backend != 'cpu'):
+    return XLA
+  reason = 'no kernels but those of XLA are installed'
+  if backend != 'cpu':
+    reason = f'they are for the CPU, and this is a {backend}'
+  elif not (reason := onednn.unavailable()):
+    return onednn.make_kernels(asked, dtype, XLA)
+  if asked == 'auto':
+    return XLA
+  raise errors.ConfigError('config.model.kernels', asked, reason, 'use auto')
 
 
-def make_model(config: ml_collections.ConfigDict, num_classes: int, axis_name: str) -> nn.Module:
-  """The network of a configuration; `axis_name` is '' outside of a mapped function."""
-  sizes = {field: config.model[field] for field in config.model if not field.startswith('batch_')}
-  del sizes['kernels']
-  return models.create_model(
+def make_model(
+  config: ml_collections.ConfigDict,
+  num_classes: int,
+  axis_name: str,
+  kernels: Kernels | None = None,
+) -> nn.Module:
+  """Makes the network of a configuration.
+
+  Args:
+    config: validated.
+    num_classes: logits.
+    axis_name: the axis that pmap maps over; '' outside of it.
+    kernels: what computes the layers; None for `choose_kernels`.
+
+  Raises:
+    ConfigError: as `choose_kernels`.
+  """
+  sizes = config.model.to_dict()
+  asked = sizes.pop('kernels')
+  return registry.create_model(
     **sizes,
     num_classes=num_classes,
-    batch_norm_group=config.model.batch_norm_group,
-    batch_norm_momentum=config.model.batch_norm_momentum,
-    batch_norm_epsilon=config.model.batch_norm_epsilon,
     axis_name=axis_name,
-    kernels=choose_kernels(config),
+    kernels=kernels or choose_kernels(asked, sizes['dtype']),
   )

@@ -81,6 +81,14 @@ class _Head(_Layer, layers.Head):
   pass
 
 
+# Field of a network, the layer it makes, and the one that plans in its place.
+_LAYERS = (
+  ('conv', layers.Conv, _Conv),
+  ('norm', layers.GroupedBatchNorm, _Norm),
+  ('head', layers.Head, _Head),
+)
+
+
 def _place(path: Sequence[str | int]) -> int:
   """As Flax hashes the names of the modules that lead to a parameter, and its number there."""
   digest = hashlib.sha1()
@@ -91,10 +99,14 @@ def _place(path: Sequence[str | int]) -> int:
 
 @functools.lru_cache(maxsize=1)
 def _plan(model: nn.Module, image_shape: tuple[int, ...]) -> Tree:
-  conv, norm = model.conv.keywords, model.norm.keywords  # type: ignore[attr-defined]
-  planning: Any = model.clone(
-    conv=functools.partial(_Conv, **conv), norm=functools.partial(_Norm, **norm), head=_Head
-  )
+  """Returns what the layers would draw; of layers not known here, shapes alone."""
+  makers: dict[str, Any] = {}
+  for name, known, layer in _LAYERS:
+    given = getattr(model, name, None)
+    maker = given.func if isinstance(given, functools.partial) else given
+    if maker is known:
+      makers[name] = functools.partial(layer, **getattr(given, 'keywords', {}))
+  planning: Any = model.clone(**makers)
   image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
   return jax.eval_shape(lambda image: planning.init(jax.random.key(0), image), image)
 
@@ -107,7 +119,7 @@ def shapes(model: nn.Module, image_shape: tuple[int, ...]) -> Tree:
     image_shape: (height, width, channels).
   """
   return jax.tree.map(
-    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, np.float32),
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, getattr(leaf, 'dtype', np.float32)),
     _plan(model, image_shape),
     is_leaf=_is_planned,
   )
@@ -122,6 +134,9 @@ def initialize(model: nn.Module, seed: int, image_shape: tuple[int, ...]) -> Tre
     image_shape: (height, width, channels).
   """
   leaves, structure = jax.tree.flatten(_plan(model, image_shape), is_leaf=_is_planned)
+  if not all(map(_is_planned, leaves)):
+    image = jnp.zeros((1, *image_shape), jnp.float32)
+    return jax.device_get(jax.jit(model.init)(jax.random.key(seed, impl='rbg'), image))
   kinds: dict[Any, list[int]] = collections.defaultdict(list)
   for position, leaf in enumerate(leaves):
     if leaf.init in _FILLS:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from bitnet_jax.models import norm
-from bitnet_jax.onednn import ops, winograd
+from bitnet_jax.models.kernels import XLA, Kernels
 
 Dtype = Any
 
@@ -86,29 +86,6 @@ class Layer(nn.Module):
     return self.variable('batch_stats', name, init, None, shape, jnp.float32).value
 
 
-# Jitted, so that JAX traces and differentiates it once for all layers of the same shapes.
-@functools.partial(jax.jit, static_argnames=('strides',))
-def convolve(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
-  """Convolves by XLA's kernels, padded with half the kernel on every side.
-
-  Args:
-    x: `[batch, height, width, in_features]`.
-    kernel: `[size, size, in_features, features]`, cast to the type of `x`.
-    strides: in both directions.
-
-  Returns:
-    `[batch, ceil(height / strides), ceil(width / strides), features]`, of the type of `x`.
-  """
-  padding = kernel.shape[0] // 2
-  return lax.conv_general_dilated(
-    x,
-    kernel.astype(x.dtype),
-    window_strides=(strides, strides),
-    padding=((padding, padding), (padding, padding)),
-    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-  )
-
-
 class Conv(Layer):
   """Convolution without bias, padded as Torch pads: half the kernel on every side.
 
@@ -122,8 +99,7 @@ class Conv(Layer):
     init_features: see `conv_init`.
     init_mode: 'fan_out' or 'fan_in', see `conv_init`.
     dtype: of the computation; the kernel is kept in float32.
-    kernels: 'xla'; or for the CPU where they have the type 'onednn', or 'winograd' where it pays
-      and oneDNN elsewhere.
+    kernels: what computes it.
   """
 
   features: int
@@ -132,7 +108,7 @@ class Conv(Layer):
   init_features: int = 0
   init_mode: str = 'fan_out'
   dtype: Dtype = jnp.float32
-  kernels: str = 'xla'
+  kernels: Kernels = XLA
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -144,12 +120,7 @@ class Conv(Layer):
   @nn.nowrap
   def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolves `x` with a kernel `[size, size, in_features, features]`."""
-    x = x.astype(self.dtype)
-    if self.kernels == 'xla' or not ops.runs_conv(self.dtype):
-      return convolve(x, kernel, self.strides)
-    if self.kernels == 'winograd' and winograd.pays(x, kernel.shape, self.strides):
-      return winograd.conv(x, kernel)
-    return ops.conv(x, kernel, self.strides)
+    return self.kernels.convolve(x.astype(self.dtype), kernel, self.strides)
 
 
 class GroupedBatchNorm(Layer):
@@ -167,7 +138,7 @@ class GroupedBatchNorm(Layer):
     epsilon: added to the variance.
     scale_init: 'ones', or 'uniform' as in the Wide ResNet code.
     dtype: of the output; statistics are computed and kept in float32.
-    kernels: 'xla', or any other for oneDNN's where it has the type and no group spans devices.
+    kernels: what computes it in training.
 
   Source:
     Section 4 (batch norm before every ReLU). Departs from the authors' Torch code in the running
@@ -181,7 +152,7 @@ class GroupedBatchNorm(Layer):
   epsilon: float = 1e-5
   scale_init: str = 'ones'
   dtype: Dtype = jnp.float32
-  kernels: str = 'xla'
+  kernels: Kernels = XLA
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-
-from bitnet_jax.onednn import ops
 
 SETTINGS = ('group_size', 'axis_name', 'relu', 'momentum', 'epsilon', 'kernels')
 # Averages a value over the devices of a group.
@@ -122,7 +121,7 @@ def batch_norm(
   relu: bool,
   momentum: float,
   epsilon: float,
-  kernels: str,
+  kernels: Any,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Batch norm in training.
 
@@ -136,7 +135,7 @@ def batch_norm(
     relu: see there.
     momentum: see there.
     epsilon: see there.
-    kernels: see there.
+    kernels: see `kernels.Kernels`.
 
   Returns:
     The result, and the two averages with this batch in them.
@@ -144,18 +143,15 @@ def batch_norm(
   num_devices = lax.axis_size(axis_name) if axis_name else 1
   groups, devices = group_layout(x.shape[0], group_size, num_devices)
   count = x.size // x.shape[-1] // groups * devices
-  if kernels != 'xla' and devices == 1 and ops.runs_norm(x.dtype, x.shape[-1]):
-    grouped = x.reshape(groups, x.shape[0] // groups, -1, x.shape[-1])
-    y, mean, var = ops.normalize(grouped, scale, bias, epsilon, relu)
-  else:
+  over_devices = None
+  if devices > 1:
     peers = [list(range(first, first + devices)) for first in range(0, num_devices, devices)]
 
     def over_devices(value: jax.Array) -> jax.Array:
-      return lax.pmean(value, axis_name, axis_index_groups=peers) if devices > 1 else value
+      return lax.pmean(value, axis_name, axis_index_groups=peers)
 
-    grouped = x.reshape(groups, -1, x.shape[-1])
-    y, mean, var = normalize(grouped, scale, bias, epsilon, relu, over_devices)
-    mean, var = mean[:, 0], var[:, 0]
+  grouped = x.reshape(groups, x.shape[0] // groups, -1, x.shape[-1])
+  y, mean, var = kernels.normalize(grouped, scale, bias, epsilon, relu, over_devices)
   unbiased = var * (count / max(count - 1, 1))  # what Torch's running average takes
   keep = momentum
   running_mean = keep * running[0] + (1 - keep) * mean.mean(axis=0)

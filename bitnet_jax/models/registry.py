@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from bitnet_jax.models import bitnet, layers, resnet
+from bitnet_jax.models.kernels import XLA, Kernels
 
 _CIFAR = ('width', 'tree_depth', 'num_blocks')
 
@@ -40,7 +41,7 @@ def create_model(
   batch_norm_momentum: float = 0.9,
   batch_norm_epsilon: float = 1e-5,
   axis_name: str = '',
-  kernels: str = 'xla',
+  kernels: Kernels = XLA,
 ) -> nn.Module:
   """Makes a network.
 
@@ -58,7 +59,7 @@ def create_model(
     batch_norm_momentum: share of the running averages kept at a step.
     batch_norm_epsilon: added to the variance.
     axis_name: the axis that pmap maps over; '' outside of it.
-    kernels: of convolutions and batch norm: 'xla', or 'onednn' or 'winograd' on a CPU.
+    kernels: what computes convolutions and batch norm.
 
   Returns:
     A module: `model.apply(variables, images, train=...)` gives logits `[batch, num_classes]`.

@@ -18,16 +18,14 @@ PACKAGE = 'onednn-cpu-gomp'
 FLOAT_TYPES = {'f32': 3, 'bf16': 2}
 
 # Numbers of dnnl_types.h, oneDNN 3.
-FORWARD_TRAINING, FORWARD_INFERENCE, BACKWARD = 64, 96, 128
-DIRECT, MAX_POOLING, MEAN_POOLING = 1, 0x1FF, 0x2FF
-USE_GLOBAL_STATS, USE_SCALE, USE_SHIFT, FUSE_RELU = 1, 2, 4, 8
-SRC, DST, WEIGHTS, BIAS, MEAN, VARIANCE, SCALE, SHIFT = 1, 17, 33, 41, 49, 50, 51, 52
+FORWARD_TRAINING, BACKWARD, DIRECT = 64, 128, 1
+USE_SCALE, USE_SHIFT, FUSE_RELU = 2, 4, 8
+SRC, DST, WEIGHTS, MEAN, VARIANCE, SCALE, SHIFT = 1, 17, 33, 49, 50, 51, 52
 WORKSPACE, SCRATCHPAD = 64, 80
 DIFF_SRC, DIFF_DST, DIFF_WEIGHTS, DIFF_SCALE, DIFF_SHIFT = 129, 145, 161, 255, 256
 _QUERY = {WEIGHTS: 131, DIFF_WEIGHTS: 132, WORKSPACE: 135, SCRATCHPAD: 136}
-_RELU = 0x20
 _CPU, _IN_ORDER, _USER_SCRATCHPAD = 1, 1, 1
-_ANY_LAYOUT, _PLANAR, _BLOCKED = 1, 5, {16: 78, 8: 102}
+_ANY_LAYOUT = 1
 _ISA_AVX2, _ISA_AVX512 = 0x7, 0x27
 
 _ALIGNMENT = 64
@@ -35,11 +33,10 @@ _Dims = ctypes.c_int64 * 12
 Handle = ctypes.c_void_p
 
 
-# What a thread of OpenMP does that waits for the next kernel, by the variable that says so. Those
-# that spin take the cores from XLA's own threads. After so many turns, some tenths of a
-# millisecond, they go to sleep: other programs want the cores too.
-_PASSIVE, _SPINNING = ('OMP_WAIT_POLICY', 'PASSIVE'), ('GOMP_SPINCOUNT', '10000')
-_choice = [_PASSIVE]
+# Threads of OpenMP that wait for the next kernel sleep: those that spin take the cores from XLA's
+# own threads.
+_WAIT_POLICY = ('OMP_WAIT_POLICY', 'PASSIVE')
+_USER_SETTINGS = ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT')
 
 
 class _Argument(ctypes.Structure):
@@ -72,35 +69,20 @@ def load() -> ctypes.CDLL:
   return library
 
 
-def spin() -> None:
-  """Lets threads wait awake for the next kernel, in a process that trains nothing.
-
-  Where oneDNN runs the whole network, a single image takes half the time. The library decides when
-  it is loaded: what comes later changes nothing.
-  """
-  if not load.cache_info().currsize:
-    _choice[0] = _SPINNING
-
-
-def spins() -> bool:
-  """Whether threads wait awake for the next kernel."""
-  load()
-  return _choice[0] == _SPINNING
-
-
 @contextlib.contextmanager
 def _waiting() -> Iterator[None]:
-  """Says by the environment how threads wait, unless the user has, for as long as it is read."""
-  policy, turns = (os.environ.get(name, '') for name, _ in (_PASSIVE, _SPINNING))
-  if policy or turns:
-    _choice[0] = _PASSIVE if policy.upper() == 'PASSIVE' and not turns else _SPINNING
+  """Sets how threads wait while the library is loaded, unless the user has set it.
+
+  The variable is removed afterwards: PyTorch or another process must not inherit it.
+  """
+  if any(os.environ.get(name) for name in _USER_SETTINGS):
     yield
     return
-  name, value = _choice[0]
+  name, value = _WAIT_POLICY
   os.environ[name] = value
   try:
     yield
-  finally:  # It is not for PyTorch or another process that this one starts.
+  finally:
     del os.environ[name]
 
 
@@ -109,11 +91,6 @@ def fast_types() -> tuple[str, ...]:
   isa = load().dnnl_get_effective_cpu_isa()
   needed = {'f32': _ISA_AVX2, 'bf16': _ISA_AVX512}
   return tuple(name for name, bits in needed.items() if isa & bits == bits)
-
-
-def register_lanes() -> int:
-  """Channels of the blocks that the processor's convolutions like best."""
-  return 16 if load().dnnl_get_effective_cpu_isa() & _ISA_AVX512 == _ISA_AVX512 else 8
 
 
 @functools.cache
@@ -146,21 +123,10 @@ def engine() -> Handle:
 
 
 @functools.cache
-def attributes(*, add: bool = False, relu: bool = False) -> Handle:
-  """Attributes of a primitive: the scratchpad is ours, so that any thread may execute it.
-
-  Args:
-    add: whether its result is added to what lies where it goes.
-    relu: whether a ReLU follows.
-  """
+def attributes() -> Handle:
+  """Returns the attributes of all primitives: the scratchpad is ours, so any thread may run one."""
   made = create('primitive_attr_create')
   load().dnnl_primitive_attr_set_scratchpad_mode(made, _USER_SCRATCHPAD)
-  after = create('post_ops_create')
-  if add:
-    load().dnnl_post_ops_append_sum(after, ctypes.c_float(1), 0, 0)
-  if relu:
-    load().dnnl_post_ops_append_eltwise(after, _RELU, ctypes.c_float(0), ctypes.c_float(0))
-  load().dnnl_primitive_attr_set_post_ops(made, after)
   return made
 
 
@@ -193,18 +159,6 @@ def matrices(shape: Sequence[int], order: Sequence[int], dtype: str) -> Handle:
   return _strided(shape, strides, dtype)
 
 
-def planar_image(c: int, h: int, w: int, dtype: str) -> Handle:
-  """Describes `[1, c, h, w]`."""
-  shape, kind = dims((1, c, h, w)), FLOAT_TYPES[dtype]
-  return create('memory_desc_create_with_tag', 4, shape, kind, _PLANAR)
-
-
-def blocked_image(c: int, h: int, w: int, dtype: str, block: int) -> Handle:
-  """Describes `[1, c / block, h, w, block]`; 8 or 16 channels are a block."""
-  shape, kind = dims((1, c, h, w)), FLOAT_TYPES[dtype]
-  return create('memory_desc_create_with_tag', 4, shape, kind, _BLOCKED[block])
-
-
 def kernels(size: int, c: int, features: int) -> Handle:
   """Describes `[size, size, c, features]`, float32."""
   strides = (1, features, size * c * features, c * features)
@@ -230,11 +184,6 @@ def query(description: Handle, index: int) -> Handle:
 def size_of(memory_desc: Handle) -> int:
   """Bytes."""
   return load().dnnl_memory_desc_get_size(memory_desc)
-
-
-def equal(one: Handle, other: Handle) -> bool:
-  """Whether two descriptions of memory say the same."""
-  return bool(load().dnnl_memory_desc_equal(one, other))
 
 
 def memory(memory_desc: Handle) -> Handle:

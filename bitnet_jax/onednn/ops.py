@@ -12,7 +12,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from bitnet_jax import onednn
+from bitnet_jax.onednn import custom_call, library, primitives
 
 # Names of types, as `onednn` has them.
 TYPES = {jnp.dtype('float32'): 'f32', jnp.dtype('bfloat16'): 'bf16'}
@@ -22,7 +22,7 @@ _CHANNEL_UNIT = {'f32': 8, 'bf16': 16}
 
 def runs_conv(dtype: jax.typing.DTypeLike) -> bool:
   """Whether a convolution of this type is done here."""
-  return TYPES.get(jnp.dtype(dtype), '') in onednn.fast_types()
+  return TYPES.get(jnp.dtype(dtype), '') in library.fast_types()
 
 
 def runs_norm(dtype: jax.typing.DTypeLike, features: int) -> bool:
@@ -60,7 +60,7 @@ def _conv_result(x, kernel, strides):
 def _conv_call(operation, x, kernel, strides, operands, result):
   sizes = (*x.shape, kernel.shape[-1], kernel.shape[0], strides)
   name = ' '.join(map(str, (operation, TYPES[x.dtype], *sizes)))
-  return onednn.call(name, operands, [jax.ShapeDtypeStruct(*result)])[0]
+  return custom_call.call(name, operands, [jax.ShapeDtypeStruct(*result)])[0]
 
 
 def _conv_forward(x, kernel, strides):
@@ -109,9 +109,9 @@ def _norm_forward(x, scale, bias, epsilon, relu):
   statistics = jax.ShapeDtypeStruct((x.shape[0], x.shape[-1]), jnp.float32)
   results = [jax.ShapeDtypeStruct(x.shape, x.dtype), statistics, statistics]
   if relu:
-    shape = (x.shape[0], onednn.mask_bytes(name))
+    shape = (x.shape[0], primitives.mask_bytes(name))
     results.append(jax.ShapeDtypeStruct(shape, jnp.uint8))
-  y, mean, var, *mask = onednn.call(name, (x, scale, bias), results)
+  y, mean, var, *mask = custom_call.call(name, (x, scale, bias), results)
   return (y, mean, var), (x, mean, var, scale, *mask)
 
 
@@ -120,7 +120,7 @@ def _norm_backward(epsilon, relu, saved, gradients):
   results = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in (x, mean, var)]
   name = _norm_name('norm_backward', x, epsilon, relu)
   operands = (x, gradients[0], mean, var, scale, *mask)
-  dx, dscale, dbias = onednn.call(name, operands, results)
+  dx, dscale, dbias = custom_call.call(name, operands, results)
   return dx, dscale.sum(axis=0), dbias.sum(axis=0)
 
 

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from bitnet_jax import onednn
+from bitnet_jax.onednn import custom_call
 
 _INPUT = np.array(  # B', 6x6
   [
@@ -214,7 +214,7 @@ def _conv(x, kernel):
 
   def run(part: jax.Array) -> jax.Array:
     tiles = _cut(_pad(part))
-    products = onednn.matmul(_flat(tiles), matrices, 'ambk,abkn->ambn')
+    products = custom_call.matmul(_flat(tiles), matrices, 'ambk,abkn->ambn')
     return _join(products.reshape(*tiles.shape[:-1], features))[:, :height, :width]
 
   return _undivide(lax.map(run, _divide(x)), len(x))
@@ -231,8 +231,8 @@ def _backward(saved, dy):
 
   def run(total, part):
     tiles, products = _cut(_pad(part[0])), _flat(_join_transposed(_pad(part[1])))
-    dtiles = onednn.matmul(products, matrices, 'ambk,abnk->ambn').reshape(tiles.shape)
-    total += onednn.matmul(_flat(tiles), products, 'akbm,akbn->abmn')
+    dtiles = custom_call.matmul(products, matrices, 'ambk,abnk->ambn').reshape(tiles.shape)
+    total += custom_call.matmul(_flat(tiles), products, 'akbm,akbn->abmn')
     return total, _cut_transposed(dtiles)[:, :height, :width]
 
   parts = _divide(x), _divide(dy)

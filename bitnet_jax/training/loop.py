@@ -6,20 +6,18 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import ml_collections
-
 from bitnet_jax import errors
 from bitnet_jax.checkpoints.manager import Checkpoints
 from bitnet_jax.data.batches import stream
-from bitnet_jax.data.pipeline import Pipeline
-from bitnet_jax.distributed import cluster, devices
+from bitnet_jax.distributed import devices
 from bitnet_jax.runtime import watchdog
 from bitnet_jax.training import evaluation, resume, steps
-from bitnet_jax.training.plan import Plan, evaluates, saves
+from bitnet_jax.training.plan import evaluates, saves
 from bitnet_jax.training.recorder import Recorder
+from bitnet_jax.training.setup import Setup
 
 Tree = Any
-# (state, what the feed hands over, number of steps) -> state and report after that many.
+# (state, what the pipeline hands over, number of steps) -> state and report after that many.
 TakeSteps = Callable[[Tree, Tree, int], tuple[Tree, Tree]]
 
 
@@ -28,83 +26,74 @@ class Run:
   """What the loop works with, apart from the state.
 
   Attributes:
-    config: validated.
-    environment: of this process, see `records.environment`.
-    data: what the training split is: examples, names of the classes, shape, manifest.
-    plan: how long the run is.
-    checkpoints: of the work directory; None in a process that leaves them to the first.
+    job: data, model, optimizer, plan and control.
+    checkpoints: of the work directory; None in all processes but the primary one.
     recorder: follows the steps.
-    stopping: whether all processes stop; the same answer on each.
-    watch: ends a run that stalls.
     evaluate: `evaluate(variables)`, {} if it was stopped.
   """
 
-  config: ml_collections.ConfigDict
-  environment: dict[str, Any]
-  data: dict[str, Any]
-  plan: Plan
+  job: Setup
   checkpoints: Checkpoints | None
   recorder: Recorder
-  stopping: devices.StopConsensus
-  watch: watchdog.Watchdog
   evaluate: Callable[[Tree], dict[str, Any]]
 
-
-def raise_if_stop_requested(stopping: devices.StopConsensus, step: int) -> None:
-  """Raises PreemptedError, in all processes, if one was asked to stop; nothing is saved."""
-  cluster.barrier()  # They may come minutes apart, after which a collective operation gives up.
-  if stopping(now=True):
-    raise errors.PreemptedError('step', step, 'asked to stop', 'run the command again')
+  def close(self) -> None:
+    """Ends what reads ahead, and finishes a save that is under way."""
+    self.job.control.report(watchdog.SAVING)
+    self.job.train.close()
+    self.job.test.close()
+    if self.checkpoints:
+      self.checkpoints.close()
+    self.recorder.close()
+    self.job.control.report('')
 
 
 def train_steps(
-  run: Run,
-  take_steps: TakeSteps,
-  feed: Pipeline,
-  state: Tree,
-  start: int,
-  progress: resume.Progress,
+  run: Run, take_steps: TakeSteps, state: Tree, start: int, progress: resume.Progress
 ) -> dict[str, Any]:
   """Takes the steps after the first `start`, with the state on the devices.
 
   Returns:
     The evaluation after the last step.
   """
-  config, plan, recorder = run.config, run.plan, run.recorder
-  result = evaluate_and_save(run, start, state, again=True) if not progress.settled else {}
-  recorder.resume()
-  run.watch.report('in training', start)
+  config, plan, control = run.job.config, run.job.plan, run.job.control
+  result = evaluate_and_save(run, start, state, again=True) if not progress.evaluated else {}
+  run.recorder.resume()
+  control.report('in training', start)
   if start < plan.total_steps:
-    raise_if_stop_requested(run.stopping, start)
+    control.raise_if_stop_requested(start)
   step, intervals = start, (config.log.every_steps, config.checkpoint.every_steps)
   while step < plan.total_steps:
     try:
-      inputs = feed.inputs_of(step)
-    except stream.Stopped:  # Alone, a process need not wait for a batch that may never come.
+      inputs = run.job.train.inputs(step)
+    except stream.Stopped:  # One process alone need not wait for a batch that may never come.
       if step == start:
-        raise_if_stop_requested(run.stopping, start)
-      recorder.drain()
-      check_divergence(run)
-      evaluate_and_save(run, step, state)  # Raises PreemptedError.
+        control.raise_if_stop_requested(start)
+      _settle(run, step, state)  # Raises PreemptedError.
       raise
     count = plan.count_steps(step, intervals)
     step += count
-    run.watch.step_started(step)
+    control.step_started(step)
     state, report = take_steps(state, inputs, count)
-    recorder.add(step, report, count)
-    run.watch.report('in training', step)
-    if run.stopping() or evaluates(config, plan, step) or saves(config, plan, step):
-      recorder.drain()
-      check_divergence(run)
-      result = evaluate_and_save(run, step, state)
-      recorder.resume()
-      run.watch.report('in training', step)
+    run.recorder.add(step, report, count)
+    control.report('in training', step)
+    if control.stop_requested() or evaluates(config, plan, step) or saves(config, plan, step):
+      result = _settle(run, step, state)
+      run.recorder.resume()
+      control.report('in training', step)
     check_divergence(run)
   # Nothing was evaluated where the run was over before this process began.
   result = result or run.evaluate(evaluation.variables_of(state))
   if not result:
-    raise_if_stop_requested(run.stopping, start)
+    control.raise_if_stop_requested(start)
   return result
+
+
+def _settle(run: Run, step: int, state: Tree) -> dict[str, Any]:
+  """Waits for the steps that were dispatched, then evaluates and saves."""
+  run.recorder.drain()
+  check_divergence(run)
+  return evaluate_and_save(run, step, state)
 
 
 def evaluate_and_save(
@@ -124,30 +113,48 @@ def evaluate_and_save(
   Raises:
     PreemptedError: the run was asked to stop; it has saved, due or not.
   """
-  due = evaluates(run.config, run.plan, step)
+  control = run.job.control
+  due = evaluates(run.job.config, run.job.plan, step)
   result = run.evaluate(evaluation.variables_of(state)) if due else {}
   if result:
     run.recorder.evaluated(step, result)
-  stops = run.stopping(now=True)
-  run.watch.report(watchdog.SAVING)  # All wait for the first, which saves.
+  stops = control.stop_requested(now=True)
+  control.report(watchdog.SAVING)  # All processes wait for the primary one, which saves.
   if run.checkpoints:
-    host = devices.read_back(state)
-    # A state whose loss is too large just now would push good ones out of those that are kept.
-    due_now = saves(run.config, run.plan, step) and not host.diverging
-    steps_saved = run.checkpoints.steps()
-    # A save replaces what was saved of the step, so another one has to stand while it is written.
-    is_new = step not in steps_saved or (again and bool(result) and len(steps_saved) > 1)
-    if (due_now or stops) and is_new:
-      progress = resume.Progress(run.recorder.seconds, settled=bool(result) or not due)
-      record = resume.make_record(run.config, run.environment, run.data, progress)
-      run.checkpoints.save(step, host, record, result.get('error'))
-    if stops:
-      run.checkpoints.wait()
+    evaluated = bool(result) or not due
+    _save(run.checkpoints, run, step, state, result, evaluated, stops=stops, again=again)
   if stops:
     where = f'saved in {run.checkpoints.path(step)}' if run.checkpoints else 'process 0 saves'
     raise errors.PreemptedError('step', step, f'asked to stop; {where}', 'run the command again')
-  cluster.barrier()  # The first may have waited long for its storage.
+  control.barrier()  # The primary process may have waited long for its storage.
   return result
+
+
+def _save(
+  checkpoints: Checkpoints,
+  run: Run,
+  step: int,
+  state: steps.TrainState,
+  result: dict[str, Any],
+  evaluated: bool,
+  *,
+  stops: bool,
+  again: bool,
+) -> None:
+  """Saves the state if that is due or the run stops, unless it is saved already."""
+  job = run.job
+  host_state = devices.read_back(state)
+  # A state whose loss is too large just now would push good ones out of those that are kept.
+  due = saves(job.config, job.plan, step) and not host_state.diverging
+  steps_saved = checkpoints.steps()
+  # A save replaces what was saved of the step, so another one has to stand while it is written.
+  is_new = step not in steps_saved or (again and bool(result) and len(steps_saved) > 1)
+  if (due or stops) and is_new:
+    progress = resume.Progress(run.recorder.seconds, evaluated)
+    record = resume.make_record(job.config, job.environment, job.identity, progress)
+    checkpoints.save(step, host_state, record, result.get('error'))
+  if stops:
+    checkpoints.wait()
 
 
 def check_divergence(run: Run) -> None:
@@ -160,5 +167,5 @@ def check_divergence(run: Run) -> None:
     'loss',
     loss,
     f'diverged at step {step}; last good checkpoint: {good}',
-    f'lower config.optim.learning_rate={run.config.optim.learning_rate}',
+    f'lower config.optim.learning_rate={run.job.config.optim.learning_rate}',
   )

@@ -16,6 +16,11 @@ def drop_steps(drop_epochs: Sequence[int], steps_per_epoch: int) -> tuple[int, .
   return tuple((epoch - 1) * steps_per_epoch for epoch in drop_epochs)
 
 
+def depends_on_length(schedule: str) -> bool:
+  """Returns whether a schedule's rate at every step depends on the length of the run."""
+  return schedule == 'cosine'
+
+
 def make_schedule(
   *,
   schedule: str,

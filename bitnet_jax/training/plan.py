@@ -13,6 +13,9 @@ from bitnet_jax import errors
 # Starting a program takes the host a fraction of a millisecond, a small network's step on a GPU a
 # few: in so many it no longer counts. A request to stop waits for them.
 _STEPS_PER_EXECUTION = 10
+# Calls the host may be ahead of the device: enough to keep it busy, few enough that progress is
+# true and a request to stop is met at once.
+_RUN_AHEAD = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +31,11 @@ class Plan:
   steps_per_epoch: int
   total_steps: int
   steps_per_execution: int = 1
+
+  @property
+  def run_ahead(self) -> int:
+    """Calls the host may be ahead of the device: one where a call has many steps."""
+    return _RUN_AHEAD if self.steps_per_execution == 1 else 1
 
   def ends_epoch(self, step: int) -> bool:
     """Whether an epoch, or the run, is over after `step` steps."""
@@ -52,7 +60,9 @@ class Plan:
     return min(step + self.steps_per_execution, self.total_steps, *ends) - step
 
 
-def make_plan(config: ml_collections.ConfigDict, num_examples: int) -> Plan:
+def make_plan(
+  config: ml_collections.ConfigDict, num_examples: int, steps_share_inputs: bool
+) -> Plan:
   """Derives the plan from the configuration and the size of the training split.
 
   Raises:
@@ -75,15 +85,20 @@ def make_plan(config: ml_collections.ConfigDict, num_examples: int) -> Plan:
       f'no step: an epoch has {steps_per_epoch}',
       f'use {1 / steps_per_epoch:g} or more',
     )
-  return Plan(steps_per_epoch, total_steps, steps_per_execution(config))
+  return Plan(steps_per_epoch, total_steps, steps_per_execution(config, steps_share_inputs))
 
 
-def steps_per_execution(config: ml_collections.ConfigDict) -> int:
-  """Most steps of a call of the device; see `steps.repeat`."""
+def steps_per_execution(config: ml_collections.ConfigDict, steps_share_inputs: bool) -> int:
+  """Returns most steps of a call of the device, see `steps.make_multi_step`.
+
+  Args:
+    config: validated.
+    steps_share_inputs: see `data.pipeline.Pipeline`; a stream hands over one step at a time.
+  """
   if config.steps_per_execution:
     return config.steps_per_execution
-  resident = config.data.pipeline == 'resident'
-  return _STEPS_PER_EXECUTION if resident and jax.default_backend() != 'cpu' else 1
+  on_cpu = jax.default_backend() == 'cpu'
+  return _STEPS_PER_EXECUTION if steps_share_inputs and not on_cpu else 1
 
 
 def evaluates(config: ml_collections.ConfigDict, plan: Plan, step: int) -> bool:

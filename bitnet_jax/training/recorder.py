@@ -7,24 +7,17 @@ import time
 from typing import Any
 
 import jax
-import ml_collections
+import numpy as np
 
-from bitnet_jax.distributed import cluster, devices
+from bitnet_jax.distributed import devices
 from bitnet_jax.logs.metric_writer import MetricWriter
 from bitnet_jax.logs.progress_bar import ProgressBar, Silent
 from bitnet_jax.training import metrics, steps
 from bitnet_jax.training.plan import Plan
+from bitnet_jax.training.resume import Progress
+from bitnet_jax.training.setup import Setup
 
 Tree = Any
-
-# Steps the host may be ahead of the device: enough to keep it busy, few enough that progress is
-# true and a request to stop is met at once.
-_RUN_AHEAD = 4
-
-
-def run_ahead(steps_per_execution: int) -> int:
-  """Calls the host may be ahead of the device: one where a call has many steps."""
-  return _RUN_AHEAD if steps_per_execution == 1 else 1
 
 
 class Recorder:
@@ -45,7 +38,7 @@ class Recorder:
     global_batch_size: int,
     log_every_steps: int,
     seconds: float,
-    ahead: int = _RUN_AHEAD,
+    ahead: int = 4,
   ):
     """Starts the clock.
 
@@ -151,46 +144,43 @@ class Recorder:
       'epoch': step / self._plan.steps_per_epoch,
       'seconds': self.seconds,
       **metrics.summarize(sums),
-      'stem_gradient_norm': float(sums['stem_gradient_norm'] / sums['steps']),
+      **_stem_gradient_norm(sums),
       'learning_rate': float(report['learning_rate']),
     }
 
 
-def make_recorder(
-  config: ml_collections.ConfigDict,
-  workdir: str,
-  plan: Plan,
-  *,
-  step: int,
-  seconds: float,
-  settled: bool,
-  ahead: int,
-) -> Recorder:
-  """The recorder of a run that goes on after `step` steps; the first process's alone says anything.
+def _stem_gradient_norm(sums: Tree) -> dict[str, float]:
+  """Returns the mean norm; nothing for a network without a layer `steps.STEM`."""
+  norm = float(sums['stem_gradient_norm'] / sums['steps'])
+  return {'stem_gradient_norm': norm} if np.isfinite(norm) else {}
+
+
+def make_recorder(job: Setup, workdir: str, *, step: int, progress: Progress) -> Recorder:
+  """Makes the recorder of a run that goes on; the primary process's alone says anything.
 
   Args:
-    config: of the run.
+    job: data, model, optimizer, plan and control.
     workdir: of the run.
-    plan: how long the run is.
     step: steps taken.
-    seconds: spent on them.
-    settled: whether the evaluation that was due after them was done.
-    ahead: calls the host may be ahead of the device.
+    progress: seconds spent on them, and whether the evaluation due after them was done.
   """
+  config, plan = job.config, job.plan
   writer: MetricWriter | Silent = Silent()
-  shown: ProgressBar | Silent = Silent()
-  if cluster.is_primary():
-    tensorboard = config.log.tensorboard
-    writer = MetricWriter(workdir, resume_step=step, tensorboard=tensorboard, settled=settled)
-    shown = ProgressBar(
-      step=step, total_steps=plan.total_steps, steps_per_epoch=plan.steps_per_epoch
+  bar: ProgressBar | Silent = Silent()
+  if job.control.is_primary:
+    writer = MetricWriter(
+      workdir,
+      resume_step=step,
+      tensorboard=config.log.tensorboard,
+      evaluated=progress.evaluated,
     )
+    bar = ProgressBar(step=step, total_steps=plan.total_steps, steps_per_epoch=plan.steps_per_epoch)
   return Recorder(
     writer,
-    shown,
+    bar,
     plan,
     global_batch_size=config.global_batch_size,
     log_every_steps=config.log.every_steps,
-    seconds=seconds,
-    ahead=ahead,
+    seconds=progress.seconds,
+    ahead=plan.run_ahead,
   )

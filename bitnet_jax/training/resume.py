@@ -15,26 +15,10 @@ from bitnet_jax.checkpoints.manager import Checkpoints
 from bitnet_jax.config import fields
 from bitnet_jax.distributed import cluster
 from bitnet_jax.runtime import output
-from bitnet_jax.training import steps
+from bitnet_jax.training import optim, steps
 from bitnet_jax.training.plan import Plan
+from bitnet_jax.training.setup import Setup
 
-# Fields that may differ between a checkpoint and the run that goes on from it.
-FREE_FIELDS = (
-  'num_epochs',
-  'init_from',
-  'model.kernels',
-  'steps_per_execution',
-  'data.dir',
-  'data.test_split',
-  'data.workers',
-  'data.timeout_seconds',
-  'data.on_error',
-  'data.max_skipped',
-  'data.verify',
-)
-FREE_SECTIONS = ('eval', 'checkpoint', 'log', 'watch')
-# Fields that each process of a run may have its own way.
-OWN_FIELDS = ('init_from', 'data.dir', 'data.workers', 'data.timeout_seconds')
 # What --allow_config_change calls another manifest of the training data.
 DATA_CHANGE, _MANIFEST = 'data.manifest', 'manifest'
 # What the bits depend on besides the configuration.
@@ -61,11 +45,11 @@ class Progress:
 
   Attributes:
     seconds: of training.
-    settled: whether the evaluation that was due at this step was done.
+    evaluated: whether the evaluation that was due at this step was done; 'settled' in a record.
   """
 
   seconds: float = 0.0
-  settled: bool = True
+  evaluated: bool = True
 
 
 def make_record(
@@ -79,54 +63,54 @@ def make_record(
     'config': config.to_dict(),
     'environment': environment,
     'data': data,
-    **dataclasses.asdict(progress),
+    'seconds': progress.seconds,
+    'settled': progress.evaluated,
   }
 
 
 def restore(
+  job: Setup,
   checkpoints: Checkpoints | None,
-  config: ml_collections.ConfigDict,
   state: steps.TrainState,
-  *,
-  environment: dict[str, Any],
-  data: dict[str, Any],
   allowed: Sequence[str],
 ) -> tuple[steps.TrainState, Progress]:
-  """The newest checkpoint's state and progress, which the first process finds, on all of them.
+  """Returns the newest checkpoint's state and progress, the same in all processes.
 
-  If there is none: `state`, with what `init_from` names in it, and no progress.
+  Where there is none: `state`, with what `init_from` names in it, and no progress.
 
   Args:
-    checkpoints: of the work directory; None in all processes but the first.
-    config: of the run that is to go on.
+    job: data, model, optimizer, plan and control; the data are loaded.
+    checkpoints: of the work directory; None in all processes but the primary one.
     state: template, and what is given back where there is no checkpoint.
-    environment: of this process, see `records.environment`.
-    data: what the training split is now, as JSON gives it back.
     allowed: fields that may differ, besides those that always may.
 
   Raises:
     CheckpointError: it cannot be read, or belongs to a run that trained otherwise.
+    ConfigError: the run has gone further than it is now said to go.
   """
-  progress = Progress()
+  config, progress = job.config, Progress()
   step = checkpoints.latest_step() if checkpoints else None
   if checkpoints and step is not None:
     record = checkpoints.read_record(step)
     check_config(config, record['config'], step, allowed)
-    check_data(data, record['data'], step, allowed)
-    warn_of_changes(environment, record['environment'])
+    check_data(job.identity, record['data'], step, allowed)
+    warn_of_changes(job.environment, record['environment'])
     state = checkpoints.restore(step, state)
     progress = Progress(record['seconds'], record['settled'])
   elif checkpoints and config.init_from:
     params, batch_stats = pretrained.transplant(state.params, state.batch_stats, config.init_from)
     state = dataclasses.replace(state, params=params, batch_stats=batch_stats)
-  state, settled = cluster.broadcast((state, np.bool_(progress.settled)))
-  return state, dataclasses.replace(progress, settled=bool(settled))
+  state, evaluated = cluster.broadcast((state, np.bool_(progress.evaluated)))
+  check_length(config, job.plan, int(state.step))
+  return state, dataclasses.replace(progress, evaluated=bool(evaluated))
 
 
 def shared_fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """Fields that must be the same in all processes of a run, by name."""
   return {
-    f'config.{name}': value for name, value in fields.flatten(config) if name not in OWN_FIELDS
+    f'config.{name}': value
+    for name, value in fields.flatten(config)
+    if fields.role_of(name) != fields.PROCESS
   }
 
 
@@ -155,10 +139,10 @@ def check_config(
   for name, value in fields.flatten(config):
     old = before.get(name, fields.default_of(name))
     old = tuple(old) if isinstance(old, list) else old
-    free = name in FREE_FIELDS or name.split('.')[0] in FREE_SECTIONS
-    if name == 'num_epochs' and config.optim.schedule == 'cosine':
-      free = False  # The rate of every step depends on it.
-    network = fields.is_network(name)
+    free = fields.role_of(name) in (fields.RUNTIME, fields.PROCESS)
+    if name == 'num_epochs' and optim.depends_on_length(config.optim.schedule):
+      free = False
+    network = fields.role_of(name) == fields.NETWORK
     if old == value or free or (name in allowed_changes and not network):
       continue
     remedy = f'restore {old}, or take a new --workdir'

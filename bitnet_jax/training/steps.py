@@ -26,6 +26,8 @@ from bitnet_jax.training import metrics
 Tree = Any
 # Steps in a row of too large a loss after which a run is taken to have diverged.
 DIVERGED = 100
+# Name of the first convolution, whose gradient's norm is recorded (Figure 2).
+STEM = 'stem_conv'
 
 
 @flax.struct.dataclass
@@ -149,7 +151,7 @@ def make_train_step(
 
     sums = devices.sum_over_devices(metrics.batch_sums(logits, labels, batch['mask']))
     # Of the loss alone, before weight decay: what Figure 2 averages over an epoch.
-    sums['stem_gradient_norm'] = jnp.sqrt(jnp.sum(jnp.square(grads['stem_conv']['kernel'])))
+    sums['stem_gradient_norm'] = _stem_gradient_norm(grads)
     sums['steps'] = jnp.ones((), jnp.float32)
     interval_sums = _add_since(state.interval_sums, sums, state.step % log_every_steps == 0)
     epoch_sums = _add_since(state.epoch_sums, sums, state.step % steps_per_epoch == 0)
@@ -167,6 +169,13 @@ def make_train_step(
     return state, _report(state, learning_rate)
 
   return train_step
+
+
+def _stem_gradient_norm(grads: Tree) -> jax.Array:
+  """Returns the L2 norm of the first convolution's gradient; NaN for a network without `STEM`."""
+  if STEM not in grads:
+    return jnp.full((), jnp.nan, jnp.float32)
+  return jnp.sqrt(jnp.sum(jnp.square(grads[STEM]['kernel'])))
 
 
 def _report(state: TrainState, learning_rate: jax.typing.ArrayLike) -> Tree:

@@ -48,7 +48,7 @@ class GoldenTest(parameterized.TestCase):
     self.assertEqual(config.model.name, name)
 
     model = build.make_model(config, len(run.class_names), devices.AXIS)
-    optimizer, _ = setup.make_optimizer(config, plan.make_plan(config, 256))
+    optimizer, _ = setup.make_optimizer(config, plan.make_plan(config, 256, True))
     shapes = steps.state_shapes(model, optimizer, run.image_shape)
     template = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     expected = jax.tree_util.tree_map_with_path(value_of, template)

@@ -47,7 +47,7 @@ class Source:
 
 def fetch(feed, number):
   """The batch as the step sees it, over all devices in order."""
-  inputs = feed.inputs_of(number)
+  inputs = feed.inputs(number)
   parts = [jax.tree.map(np.asarray, inputs)] * jax.local_device_count()
   per_device = [
     jax.device_get(
@@ -89,13 +89,13 @@ class BothWaysTest(parameterized.TestCase):
     """What is known before anything is read is what comes."""
     for way, feed in zip(('resident', 'stream'), both, strict=True):
       config = self.config(way)
-      want = devices.shapes(pipeline.training_shapes(config, source))
-      got = feed.inputs_of(1)
+      want = devices.shapes(feed.shapes)
+      got = feed.inputs(1)
       self.assertEqual(
         {name: (leaf.shape, leaf.dtype, leaf.sharding) for name, leaf in got.items()},
         {name: (leaf.shape, leaf.dtype, leaf.sharding) for name, leaf in want.items()},
       )
-      self.assertIs(pipeline.fetch_training_batch(config), feed.fetch_batch)
+      self.assertEqual(feed.steps_share_inputs, pipeline.is_resident(config))
 
   def test_training(self):
     both = []
@@ -103,6 +103,7 @@ class BothWaysTest(parameterized.TestCase):
       config = self.config(way)
       source = splits.open_split(config, config.data.train_split)
       both.append(pipeline.open_training(config, source))
+      both[-1].load()
     self.assertEqual(both[0].num_batches, 3)
     self.assert_same_shapes(source, *both)
     self.assert_same_batches(*both, range(2, 8))  # From the middle of the first epoch on.
@@ -112,6 +113,7 @@ class BothWaysTest(parameterized.TestCase):
     for way in ('resident', 'stream'):
       config = self.config(way)
       both.append(pipeline.open_evaluation(config, splits.open_split(config, 'test[:90]')))
+      both[-1].load()
     self.assertEqual(both[0].num_batches, 3)
     self.assert_same_batches(*both, range(3))
 

@@ -71,7 +71,7 @@ class PeersTest(ClusterCase, parameterized.TestCase):
     )
     lines = ''.join(cluster.error_lines(number)[0] for number in (0, 1))
     self.assertIn('error: config.watch.stall_seconds=20: ', lines)
-    self.assertIn('in inputs_of', cluster.stderr(victim))
+    self.assertIn('in stuck_inputs', cluster.stderr(victim))
 
   @parameterized.parameters(0, 1)
   def test_absent(self, victim):

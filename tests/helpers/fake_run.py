@@ -4,6 +4,7 @@ import numpy as np
 
 from bitnet_jax.checkpoints.manager import Checkpoints
 from bitnet_jax.config import fields
+from bitnet_jax.data import splits
 from bitnet_jax.data.datasets import sources
 from bitnet_jax.distributed import devices
 from bitnet_jax.logs import run_info
@@ -28,11 +29,10 @@ def make_config(data_dir, **overrides):
 def make_run(workdir, made, seeds=(0,)):
   """Saves networks drawn from the seeds as steps 1, 2, ... of a run; returns their states."""
   source = sources.open_source(made.data.name, made.data.train_split, made.data.dir)
-  size = made.data.image_size or source.image_size
-  plan = make_plan(made, len(source))
+  plan = make_plan(made, len(source), True)
   model = build.make_model(made, len(source.class_names), devices.AXIS)
   optimizer, _ = setup.make_optimizer(made, plan)
-  derived = {'class_names': source.class_names, 'image_shape': (size, size, source.channels)}
+  derived = {'class_names': source.class_names, 'image_shape': splits.image_shape(made, source)}
   environment = run_info.environment()
   run_info.write_run(workdir, made, {**environment, 'derived': derived})
   states = []

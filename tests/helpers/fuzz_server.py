@@ -37,7 +37,7 @@ def train(config, workdir, *, watch, allowed_changes, check_workdir):
   del workdir, watch, allowed_changes, check_workdir
   print(REACHED)
   validation.validate_devices(config, NUM_DEVICES)
-  plan = make_plan(config, NUM_EXAMPLES)
+  plan = make_plan(config, NUM_EXAMPLES, True)
   build.make_model(config, 10, 'batch')
   setup.make_optimizer(config, plan)
   return {'error': 0.5, 'correct': 5, 'count': 10, 'train_seconds': 1, 'checkpoint': 'none'}

@@ -6,9 +6,9 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from bitnet_jax import onednn
-from bitnet_jax.models import layers
+from bitnet_jax.models import build, kernels
 from bitnet_jax.models.registry import create_model
-from bitnet_jax.onednn import winograd
+from bitnet_jax.onednn import custom_call, winograd
 
 
 def arrays(*shapes):
@@ -38,7 +38,7 @@ class WinogradTest(parameterized.TestCase):
 
     got = run(jax.jit(winograd.conv), jnp.float32)
     with jax.enable_x64(True):
-      want = run(lambda x, kernel: layers.convolve(x, kernel, 1), jnp.float64)
+      want = run(lambda x, kernel: kernels.convolve(x, kernel, 1), jnp.float64)
     for one, other in zip(got, want, strict=True):
       self.assertEqual(one.dtype, jnp.float32)
       np.testing.assert_allclose(one, other, atol=3e-5 * np.abs(other).max())
@@ -48,7 +48,7 @@ class WinogradTest(parameterized.TestCase):
     x, kernel = arrays((8, 32, 32, 64), (3, 3, 64, 64))
     got = jax.jit(winograd.conv)(jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32))
     with jax.enable_x64(True):
-      want = layers.convolve(jnp.asarray(x), jnp.asarray(kernel), 1)
+      want = kernels.convolve(jnp.asarray(x), jnp.asarray(kernel), 1)
     error = (np.asarray(got, np.float64) - np.asarray(want)) / np.abs(want).max()
     self.assertLess(np.abs(error).max(), 2e-5)
     self.assertLess(np.sqrt(np.square(error).mean()), 2e-6)
@@ -59,7 +59,7 @@ class WinogradTest(parameterized.TestCase):
     length = {'a': 6, 'b': 6, 'm': 10, 'k': 8, 'n': 12}
     shapes = [[length[axis] for axis in order] for order in orders.split('->')[0].split(',')]
     a, b = (jnp.asarray(array, jnp.float32) for array in arrays(*shapes))
-    got = jax.jit(lambda a, b: onednn.matmul(a, b, orders))(a, b)
+    got = jax.jit(lambda a, b: custom_call.matmul(a, b, orders))(a, b)
     np.testing.assert_allclose(got, jnp.einsum(orders, a, b), atol=1e-5)
 
   def test_batches_of_examples_do_not_mix(self):
@@ -105,7 +105,7 @@ class ChoiceTest(parameterized.TestCase):
       tree_depth=2,
       num_blocks=1,
       dtype=dtype,
-      kernels='winograd',
+      kernels=build.choose_kernels('winograd', 'float32'),
     )
     images = jnp.zeros((8, 32, 32, 3))
     variables = jax.eval_shape(model.init, jax.random.key(0), images)

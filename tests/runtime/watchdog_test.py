@@ -94,13 +94,13 @@ from bitnet_jax.distributed import cluster
 class Pulse:
   def announce_exit(self, line):
     print('told:', line)
-cluster._pulse = Pulse()
+cluster._heartbeat = Pulse()
 print('said')
 cluster.end(7, 'bitnet_jax: error: process=1: lost; run again')
 """
 # A run that reads no batch any more.
 STUCK = """
-import dataclasses, sys, time
+import sys, time
 from bitnet_jax.runtime import cli
 from bitnet_jax.distributed import cluster
 from bitnet_jax.data import pipeline
@@ -109,12 +109,14 @@ from bitnet_jax.runtime import watchdog
 watchdog._PATIENT = 1000
 open_training = pipeline.open_training
 def open_stuck(*arguments):
-  feed = open_training(*arguments)
-  def inputs_of(number):
+  data = open_training(*arguments)
+  inputs = data.inputs
+  def stuck_inputs(number):
     if number == 12:
       time.sleep(1000)
-    return feed.inputs_of(number)
-  return dataclasses.replace(feed, inputs_of=inputs_of)
+    return inputs(number)
+  data.inputs = stuck_inputs
+  return data
 pipeline.open_training = open_stuck
 cli.run(main.main, ['main', *sys.argv[1:]], end=cluster.end)
 """
@@ -175,7 +177,7 @@ class WatchdogTest(absltest.TestCase):
 
 
 class Keys:
-  """The keys of a coordinator, shared by the pulses of a test."""
+  """The keys of a coordinator, shared by the heartbeats of a test."""
 
   def __init__(self):
     self.values, self.answers = {}, True
@@ -190,7 +192,7 @@ class Keys:
 
 
 class PulseTest(parameterized.TestCase):
-  def pulses(self, count, keys):
+  def heartbeats(self, count, keys):
     made = [heartbeat.Heartbeat(number, count, 2.0, keys) for number in range(count)]
     for one in made:
       self.addCleanup(one.close)
@@ -206,7 +208,7 @@ class PulseTest(parameterized.TestCase):
     return None
 
   def test_silent_process_is_named_with_its_last_step(self):
-    first, second, third = self.pulses(3, Keys())
+    first, second, third = self.heartbeats(3, Keys())
     second.report(41)
     first.report(44)
     self.assertIsNone(self.wait_for(first, 3))
@@ -219,13 +221,13 @@ class PulseTest(parameterized.TestCase):
 
   def test_coordinator_that_does_not_answer(self):
     keys = Keys()
-    _, second = self.pulses(2, keys)
+    _, second = self.heartbeats(2, keys)
     self.assertIsNone(self.wait_for(second, 1))
     keys.answers = False
     self.assertIn('process=0: lost: no sign of life', str(self.wait_for(second)))
 
   def test_error_of_another_is_told_and_a_third_ones_fault_passed_on(self):
-    first, second, third = self.pulses(3, Keys())
+    first, second, third = self.heartbeats(3, Keys())
     second.report(7)
     second.announce_exit('image=cat.jpg: damaged; repair it')
     started = time.monotonic()
@@ -240,7 +242,7 @@ class PulseTest(parameterized.TestCase):
     self.assertEqual(str(got), str(lost))
 
   def test_first_process_leaves_last(self):
-    first, second = self.pulses(2, Keys())
+    first, second = self.heartbeats(2, Keys())
     self.wait_for(first, 1)
     started = time.monotonic()
     first.announce_exit('storage=x: full; free space')
@@ -251,14 +253,14 @@ class PulseTest(parameterized.TestCase):
     self.assertLess(time.monotonic() - started, 4)
 
   def test_says_who_is_behind(self):
-    first, second = self.pulses(2, Keys())
+    first, second = self.heartbeats(2, Keys())
     second.report(12)
     self.wait_for(first, 1)
     self.assertEqual(first.stalled(15), '; process 1 is behind, at step 12')
     self.assertEqual(first.stalled(12), '')
 
   def test_time_while_stopped_does_not_count(self):
-    first, second = self.pulses(2, Keys())
+    first, second = self.heartbeats(2, Keys())
     second.close()
     first.add_paused_time(100)
     self.assertIsNone(first.fault(time.monotonic() + 90))
@@ -281,7 +283,7 @@ class StuckTest(train_process.DataCase):
     self.assertEqual(stuck.returncode, 7, stuck.stderr[-2000:])
     line = stuck.stderr.splitlines()[-1]
     self.assertRegex(line, 'no step for [0-9]+ s; the last was 12, in training')
-    self.assertIn('in inputs_of', stuck.stderr)
+    self.assertIn('in stuck_inputs', stuck.stderr)
     self.assertEqual(train_process.rows(self.folder / 'stuck', 'train')[-1]['step'], 10)
 
 

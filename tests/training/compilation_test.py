@@ -1,7 +1,6 @@
 """What is compiled, how often, and where it is kept."""
 
 import collections
-import dataclasses
 import os
 import pathlib
 import subprocess
@@ -70,20 +69,22 @@ class LoopTest(parameterized.TestCase):
     guarded = []
     real = train.train_steps
 
-    def train_steps(run, take_steps, feed, state, start, progress):
-      def inputs_of(number):
-        if number % run.plan.steps_per_epoch == 0:
-          return feed.inputs_of(number)  # An epoch's order is handed over.
+    def train_steps(run, take_steps, state, start, progress):
+      inputs = run.job.train.inputs
+
+      def guarded_inputs(number):
+        if number % run.job.plan.steps_per_epoch == 0:
+          return inputs(number)  # An epoch's order is handed over.
         with jax.transfer_guard('disallow_explicit'):
-          return feed.inputs_of(number)
+          return inputs(number)
 
       def take(state, inputs, count):
         guarded.append(count)
         with jax.transfer_guard('disallow_explicit'):
           return take_steps(state, inputs, count)
 
-      guarded_feed = dataclasses.replace(feed, inputs_of=inputs_of)
-      return real(run, take, guarded_feed, state, start, progress)
+      run.job.train.inputs = guarded_inputs
+      return real(run, take, state, start, progress)
 
     with mock.patch.object(train, 'train_steps', train_steps):
       self.train('guarded')

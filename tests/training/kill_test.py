@@ -22,7 +22,7 @@ KILLS = int(os.environ.get('KILLS', '10'))
 # The training command, which also writes down what each step is fed: the indices of the examples
 # where the data set is resident, a digest of the pixels and labels where it streams in.
 RECORDS_EXAMPLES = """
-import dataclasses, hashlib, json, os, sys
+import hashlib, json, os, sys
 import jax, numpy as np
 from bitnet_jax.runtime import cli
 from bitnet_jax.data import pipeline
@@ -30,11 +30,11 @@ from bitnet_jax import main
 opened = pipeline.open_training
 
 def open_training(config, source, stop):
-  feed = opened(config, source, stop)
-  steps_per_epoch = feed.num_batches
+  data = opened(config, source, stop)
+  steps_per_epoch, real = data.num_batches, data.inputs
 
-  def inputs_of(number):
-    inputs = feed.inputs_of(number)
+  def recorded(number):
+    inputs = real(number)
     if 'order' in inputs:
       seen = np.asarray(inputs['order'])[:, number % steps_per_epoch].ravel().tolist()
     else:
@@ -44,7 +44,8 @@ def open_training(config, source, stop):
       file.write(json.dumps([number, seen]) + chr(10))
     return inputs
 
-  return dataclasses.replace(feed, inputs_of=inputs_of)
+  data.inputs = recorded
+  return data
 
 pipeline.open_training = open_training
 cli.run(main.main, ['main', *sys.argv[1:]])

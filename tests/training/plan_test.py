@@ -19,14 +19,14 @@ def make_config(**overrides):
 class PlanTest(parameterized.TestCase):
   @parameterized.parameters((200.0, 390, 78000), (0.5, 390, 195), (1.3, 390, 507))
   def test_length(self, num_epochs, steps_per_epoch, total_steps):
-    made = plan.make_plan(make_config(num_epochs=num_epochs), 50000)
+    made = plan.make_plan(make_config(num_epochs=num_epochs), 50000, True)
     self.assertEqual(made, plan.Plan(steps_per_epoch, total_steps))
 
   def test_refuses_a_run_without_a_step(self):
     with self.assertRaisesRegex(errors.ConfigError, 'global_batch_size=128: .* 100 examples'):
-      plan.make_plan(make_config(), 100)
+      plan.make_plan(make_config(), 100, True)
     with self.assertRaisesRegex(errors.ConfigError, 'num_epochs=0.0001: no step'):
-      plan.make_plan(make_config(num_epochs=1e-4), 50000)
+      plan.make_plan(make_config(num_epochs=1e-4), 50000, True)
 
   @parameterized.parameters(
     # step, most, what comes first
@@ -63,12 +63,11 @@ class PlanTest(parameterized.TestCase):
 
   def test_zero_stands_for_never(self):
     self.assertEqual(plan.Plan(90, 225, 10).count_steps(3, (0,)), 10)
-    self.assertEqual(plan.steps_per_execution(make_config()), 1)
-    self.assertEqual(plan.steps_per_execution(make_config(steps_per_execution=7)), 7)
+    self.assertEqual(plan.steps_per_execution(make_config(), True), 1)
+    self.assertEqual(plan.steps_per_execution(make_config(steps_per_execution=7), True), 7)
     with mock.patch.object(jax, 'default_backend', return_value='gpu'):
-      self.assertEqual(plan.steps_per_execution(make_config()), 10)
-      stream = make_config(**{'data.pipeline': 'stream'})
-      self.assertEqual(plan.steps_per_execution(stream), 1)
+      self.assertEqual(plan.steps_per_execution(make_config(), True), 10)
+      self.assertEqual(plan.steps_per_execution(make_config(), False), 1)
 
 
 if __name__ == '__main__':

@@ -57,7 +57,7 @@ class RecorderTest(parameterized.TestCase):
 
   def test_runs_ahead_by_fewer_calls_of_many_steps(self):
     for most, ahead in ((1, 4), (10, 1)):
-      self.assertEqual(recorder.run_ahead(most), ahead)
+      self.assertEqual(Plan(9, 9, most).run_ahead, ahead)
       made, writer = self.record((), ahead=ahead)
       for call in range(1, ahead + 1):
         made.add(10 * call, report(10 * call), 10)

@@ -16,13 +16,17 @@ from bitnet_jax.analysis.plotting import metric_rows
 from bitnet_jax.config import fields
 from bitnet_jax.logs import result
 
-# Fields that do not make a run another experiment, and those that name the network and the data.
-_FREE = (
-  'seed', 'steps_per_execution', 'model.kernels',
-  'data.dir', 'data.name', 'data.pipeline', 'data.workers', 'data.timeout_seconds',
-  'data.verify', 'eval.batch_size', 'eval.every_epochs',
-)  # fmt: skip
-_FREE_SECTIONS = ('checkpoint', 'log', 'watch')
+# Recipe fields that do not make a run another experiment, and those that name the data.
+_FREE = ('seed', 'data.name', 'data.pipeline')
+# Fields that may change when a run is resumed, and make it another experiment all the same.
+_COUNTED = (
+  'num_epochs',
+  'data.test_split',
+  'data.on_error',
+  'data.max_skipped',
+  'eval.resize',
+  'init_from',
+)
 # Images of the test splits that the paper's errors are of.
 _TEST_IMAGES = {paper.CIFAR10: 10000, paper.CIFAR100: 10000, paper.SINGLE_CROP: 50000}
 _SIZES = ('name', 'width', 'tree_depth', 'num_blocks', 'width_factor')
@@ -177,7 +181,9 @@ def departures(config: Mapping[str, Any]) -> tuple[str, ...]:
   found = []
   for field, value in fields.flatten(config):
     section, _, leaf = field.rpartition('.')
-    free = field in _FREE or section in _FREE_SECTIONS or (section == 'model' and leaf in _SIZES)
+    free = field in _FREE or (section == 'model' and leaf in _SIZES)
+    if fields.role_of(field) in (fields.RUNTIME, fields.PROCESS) and field not in _COUNTED:
+      free = True
     value = tuple(value) if isinstance(value, list) else value
     if not free and field in recipe and recipe[field] != value:
       found.append(f'{field}={value}')

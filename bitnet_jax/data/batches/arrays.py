@@ -33,13 +33,13 @@ class Arrays:
 
 
 def load_arrays(
-  source: sources.Source, image_size: int = 0, workers: int = 4, *, max_bytes: int = 0
+  source: sources.Source, image_size: int, workers: int = 4, *, max_bytes: int = 0
 ) -> Arrays:
   """Decodes a whole split, resizing and cropping images that need it.
 
   Args:
     source: the split.
-    image_size: side in pixels; 0 is the source's own.
+    image_size: side in pixels.
     workers: threads that read and decode.
     max_bytes: refuse to load more than this many bytes of pixels; 0 for no limit.
 
@@ -47,18 +47,13 @@ def load_arrays(
     The arrays, in the source's order whatever the number of workers.
 
   Raises:
-    DataError: the split is empty, larger than `max_bytes`, has images of
-      various sizes while `image_size` is 0, or has an image that cannot be
-      decoded or a label out of range.
+    DataError: the split is empty, larger than `max_bytes`, or has an image that cannot be decoded
+      or a label out of range.
   """
   where = f'{source.name}/{source.split}'
-  size = image_size or source.image_size
-  if not size:
-    remedy = 'give config.data.image_size'
-    raise errors.DataError('source', where, 'images vary in size', remedy)
   if not len(source):
     raise errors.DataError('source', where, 'no examples', 'choose a split that has some')
-  shape = (len(source), size, size, source.channels)
+  shape = (len(source), image_size, image_size, source.channels)
   num_bytes = int(np.prod(shape, dtype=np.int64))
   if max_bytes and num_bytes > max_bytes:
     problem = f'{num_bytes} bytes of pixels, more than the {max_bytes} allowed in memory'
@@ -75,7 +70,7 @@ def load_arrays(
       if not source.hashed:  # A fiftieth of the time that decoding takes.
         digests[index] = hashlib.sha256(example.encoded).digest()
       pixels = decode.decode(example.encoded, source.channels, example.key)
-      image[index] = decode.fit(pixels, size)
+      image[index] = decode.fit(pixels, image_size)
 
   pool = concurrent.futures.ThreadPoolExecutor(max(1, workers))
   try:

@@ -20,7 +20,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grain
@@ -75,15 +75,17 @@ class TrainingBatches:
     epoch, step_in_epoch = divmod(step, steps_per_epoch)
     start = step_in_epoch * self.global_batch_size + self.first
     indices = _epoch_order(self.seed, epoch, len(self.source))[start : start + self.count]
-    draws = [crop.example_random_bits(self.seed, step, self.first + i) for i in range(self.count)]
-    batch = _read(self.source, indices, self.crop, draws, skip=self.skip)
+    random_bits = [
+      crop.example_random_bits(self.seed, step, self.first + i) for i in range(self.count)
+    ]
+    batch = _read(self.source, indices, self.crop, random_bits, skip=self.skip)
     for place in np.flatnonzero(batch['skipped'] != NONE):
-      self._replace(batch, int(place), int(indices[place]), draws[place])
+      self._replace(batch, int(place), int(indices[place]), random_bits[place])
     return batch
 
-  def _replace(self, batch: Batch, place: int, index: int, draws: np.ndarray) -> None:
+  def _replace(self, batch: Batch, place: int, index: int, random_bits: np.ndarray) -> None:
     for other in range(index + 1, index + len(self.source)):
-      one = _read(self.source, [other % len(self.source)], self.crop, [draws], skip=True)
+      one = _read(self.source, [other % len(self.source)], self.crop, [random_bits], skip=True)
       if one['mask'][0]:
         for name in ('image', 'label', 'mask'):
           batch[name][place] = one[name][0]
@@ -118,8 +120,9 @@ class EvaluationBatches:
     """Reads a batch as `TrainingBatches` does; a number beyond the end begins anew."""
     start = number % len(self) * self.global_batch_size + self.first
     indices = range(start, min(start + self.count, len(self.source)))
-    draws = [np.zeros(crop.NUM_RANDOM_BITS, np.uint64)] * len(indices)
-    return _read(self.source, indices, self.crop, draws, skip=self.skip, room=self.count)
+    return _read(
+      self.source, indices, self.crop, [None] * len(indices), skip=self.skip, room=self.count
+    )
 
 
 @functools.lru_cache(maxsize=2)  # The workers may be in two epochs at once.
@@ -131,7 +134,7 @@ def _read(
   source: sources.Source,
   indices: Any,
   make_pixels: crop.Crop,
-  draws: list[np.ndarray],
+  random_bits: Sequence[np.ndarray | None],
   *,
   skip: bool,
   room: int = 0,
@@ -152,7 +155,7 @@ def _read(
       example = next(read) if read else source[int(index)]
       batch['label'][place] = sources.check_label(example, len(source.class_names))
       make_pixels(
-        example.encoded, source.channels, example.key, draws[place], batch['image'][place]
+        example.encoded, source.channels, example.key, random_bits[place], batch['image'][place]
       )
       batch['mask'][place] = 1.0
     except errors.DataError:
@@ -160,12 +163,6 @@ def _read(
         raise
       batch['skipped'][place] = index
   return batch
-
-
-def fetch_batch(inputs: Any, step_in_epoch: Any) -> Any:
-  """What a step takes of what it is handed: all, for the batch is that step's own."""
-  del step_in_epoch
-  return inputs
 
 
 def iterate(

@@ -1,7 +1,6 @@
 """From an encoded image to pixels of one size: the crops of training and of evaluation.
 
-All is a function of the image and of `draws`, 64-bit numbers of the example's own: see
-`example_draws`.
+Every crop is a function of the image and of the example's random bits (`example_random_bits`).
 
 Departs: the recipe's resampling is fb.resnet.torch's `image.scale(..., 'bicubic')`, which does not
 filter where it shrinks, has Catmull-Rom's kernel (a = -0.5) and aligns the outermost pixels. Ours
@@ -13,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -22,49 +22,39 @@ from bitnet_jax.data.images import decode
 from bitnet_jax.data.images.decode import EncodedImage
 
 TRIES = 10
-NUM_RANDOM_BITS = 5 * TRIES
+NUM_RANDOM_WORDS = 5 * TRIES
 # Longer strips than any photograph are cut, so that no image costs much memory resized.
 MAX_ASPECT = 32
 
 
 @dataclasses.dataclass(frozen=True)
 class Crop:
-  """How an encoded image becomes pixels `[size, size, channels]`, or `[views, ...]` if views > 1.
+  """Turns an encoded image into pixels `[size, size, channels]`; the base of the three crops.
 
   Attributes:
-    kind: 'fit' (shorter side to `size`, centre), 'random_area', or 'resize' (shorter side to
-      `resize`, then the centre, or the centre and the four corners).
-    size: of the result, in pixels.
-    resize: shorter side before the crop of 'resize', in pixels.
-    views: 1 or 5, of 'resize'.
-    antialias: filter where the image shrinks (Pillow's bicubic), or not (the recipe).
-    area: least and greatest share of the image's area, of 'random_area'.
-    aspect: least and greatest width / height, of 'random_area'.
+    size: side of the result, in pixels.
+    antialias: whether to filter where the image shrinks (Pillow's bicubic) or not (the recipe).
   """
 
-  kind: str
   size: int
-  resize: int = 0
-  views: int = 1
   antialias: bool = False
-  area: tuple[float, float] = (0.08, 1.0)
-  aspect: tuple[float, float] = (3 / 4, 4 / 3)
+  views: ClassVar[int] = 1
 
   def __call__(
     self,
     encoded: bytes,
     channels: int,
     key: str,
-    draws: np.ndarray,
+    random_bits: np.ndarray | None = None,
     out: np.ndarray | None = None,
   ) -> np.ndarray:
     """Crops.
 
     Args:
       encoded: bytes of a JPEG or PNG file.
-      channels: 1 for grey, 3 for RGB.
+      channels: 1 for gray, 3 for RGB.
       key: names the image in an error.
-      draws: `[DRAWS]`, uint64; only 'random_area' looks at them.
+      random_bits: `[NUM_RANDOM_WORDS]`, uint64; only a random crop looks at them.
       out: where to write the result, uint8 of its shape; None for a new array.
 
     Returns:
@@ -77,32 +67,81 @@ class Crop:
     if out is None:
       leading = (self.views,) if self.views > 1 else ()
       out = np.empty((*leading, self.size, self.size, channels), np.uint8)
-    if self.kind == 'fit':
-      out[...] = decode.fit(image.pixels()[0], self.size)
-    elif self.kind == 'random_area':
-      self._random_area(image, draws, out)
-    else:
-      views = five_crops(resize_shorter_side(image, self.resize, self.antialias), self.size)
-      out[...] = views[0] if self.views == 1 else np.stack(views)
+    self._write(image, random_bits, out)
     return out
 
-  def _random_area(self, image: EncodedImage, draws: np.ndarray, out: np.ndarray) -> None:
-    box = random_area_box(image.height, image.width, draws, area=self.area, aspect=self.aspect)
+  def _write(self, image: EncodedImage, random_bits: np.ndarray | None, out: np.ndarray) -> None:
+    raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class CenterCrop(Crop):
+  """Resizes the shorter side and takes the center.
+
+  Attributes:
+    resize: shorter side before the crop, in pixels; 0 for `size` itself, filtered whatever
+      `antialias` says.
+  """
+
+  resize: int = 0
+
+  def _write(self, image: EncodedImage, random_bits: np.ndarray | None, out: np.ndarray) -> None:
+    if not self.resize:
+      out[...] = decode.fit(image.pixels()[0], self.size)
+    else:
+      resized = resize_shorter_side(image, self.resize, self.antialias)
+      out[...] = five_crops(resized, self.size)[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class FiveCrop(Crop):
+  """Resizes the shorter side and takes the center and the four corners, `[5, size, size, c]`.
+
+  Attributes:
+    resize: shorter side before the crops, in pixels.
+  """
+
+  resize: int = 0
+  views: ClassVar[int] = 5
+
+  def _write(self, image: EncodedImage, random_bits: np.ndarray | None, out: np.ndarray) -> None:
+    resized = resize_shorter_side(image, self.resize, self.antialias)
+    out[...] = np.stack(five_crops(resized, self.size))
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomResizedCrop(Crop):
+  """Takes a part of random area and aspect ratio and resizes it (`random_area_box`).
+
+  Attributes:
+    area: smallest and largest share of the image's area.
+    aspect: smallest and largest width / height.
+  """
+
+  area: tuple[float, float] = (0.08, 1.0)
+  aspect: tuple[float, float] = (3 / 4, 4 / 3)
+
+  def _write(self, image: EncodedImage, random_bits: np.ndarray | None, out: np.ndarray) -> None:
+    assert random_bits is not None
+    size = self.size
+    box = random_area_box(
+      image.height, image.width, random_bits, area=self.area, aspect=self.aspect
+    )
     if box is None:
-      out[...] = five_crops(resize_shorter_side(image, self.size, self.antialias), self.size)[0]
+      out[...] = five_crops(resize_shorter_side(image, size, self.antialias), size)[0]
       return
     top, left, height, width = box
-    pixels, factor = image.pixels(min(1.0, max(self.size / height, self.size / width)))
-    # Of the shrunken image, to the nearest pixel; at least one, and within it.
+    pixels, factor = image.pixels(min(1.0, max(size / height, size / width)))
+    # Rows and columns of the shrunken image, to the nearest pixel; at least one, and within it.
     first_row = min(round(top / factor), pixels.shape[0] - 1)
     first_column = min(round(left / factor), pixels.shape[1] - 1)
     last_row = max(round((top + height) / factor), first_row + 1)
     last_column = max(round((left + width) / factor), first_column + 1)
     part = pixels[first_row:last_row, first_column:last_column]
     if self.antialias or out.shape[2] == 1:
-      out[...] = resize(part, self.size, self.size, antialias=self.antialias)
-    else:  # The way of most images, without a copy.
-      cv2.resize(part, (self.size, self.size), dst=out, interpolation=cv2.INTER_CUBIC)
+      out[...] = resize(part, size, size, antialias=self.antialias)
+    else:  # Most images take this way, which copies nothing.
+      cv2.resize(part, (size, size), dst=out, interpolation=cv2.INTER_CUBIC)
 
 
 def example_random_bits(seed: int, step: int, position: int) -> np.ndarray:
@@ -114,16 +153,16 @@ def example_random_bits(seed: int, step: int, position: int) -> np.ndarray:
     position: of the example in the global batch.
 
   Returns:
-    uint64 `[DRAWS]`.
+    uint64 `[NUM_RANDOM_WORDS]`.
   """
   sequence = np.random.SeedSequence(entropy=seed, spawn_key=(step, position))
-  return np.random.Philox(sequence).random_raw(NUM_RANDOM_BITS)
+  return np.random.Philox(sequence).random_raw(NUM_RANDOM_WORDS)
 
 
 def random_area_box(
   height: int,
   width: int,
-  draws: np.ndarray,
+  random_bits: np.ndarray,
   *,
   area: tuple[float, float],
   aspect: tuple[float, float],
@@ -133,9 +172,9 @@ def random_area_box(
   Args:
     height: of the image.
     width: of the image.
-    draws: uint64 `[DRAWS]`.
-    area: least and greatest share of the image's area.
-    aspect: least and greatest ratio of the sides.
+    random_bits: uint64 `[NUM_RANDOM_WORDS]`.
+    area: smallest and largest share of the image's area.
+    aspect: smallest and largest ratio of the sides.
 
   Returns:
     (top, left, height, width), or None if no try lies within the image.
@@ -143,7 +182,7 @@ def random_area_box(
   Source:
     Section 4.2; fb.resnet.torch, datasets/transforms.lua, RandomSizedCrop.
   """
-  uniforms = (draws >> np.uint64(11)).astype(np.float64) * 2.0**-53
+  uniforms = (random_bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
   for share, shape, turn, down, across in uniforms.reshape(TRIES, 5).tolist():
     target = (area[0] + (area[1] - area[0]) * share) * height * width
     ratio = aspect[0] + (aspect[1] - aspect[0]) * shape

@@ -46,7 +46,7 @@ class LoadArraysTest(parameterized.TestCase):
   @parameterized.product(workers=(0, 1, 5), count=(1, 256, 600))
   def test_every_pixel_in_its_place(self, workers, count):
     source, pixels = random_source(count)
-    loaded = arrays.load_arrays(source, workers=workers)
+    loaded = arrays.load_arrays(source, source.image_size, workers=workers)
     np.testing.assert_array_equal(loaded.image, pixels)
     np.testing.assert_array_equal(loaded.label, np.arange(count) % 2)
     self.assertEqual((loaded.image.dtype, loaded.label.dtype), (np.uint8, np.int32))
@@ -54,14 +54,17 @@ class LoadArraysTest(parameterized.TestCase):
 
   def test_fingerprint_is_of_the_contents_where_the_source_leaves_them_out(self):
     source, pixels = random_source(300)
-    self.assertEqual(arrays.load_arrays(source).fingerprint, 'f')
+    self.assertEqual(arrays.load_arrays(source, source.image_size).fingerprint, 'f')
     source.hashed = False
-    found = {arrays.load_arrays(source, workers=workers).fingerprint for workers in (1, 5)}
+    found = {
+      arrays.load_arrays(source, source.image_size, workers=workers).fingerprint
+      for workers in (1, 5)
+    }
     changed = pixels[7].copy()
     changed[1, 2, 0] ^= 1
     for example in (Example('key7', png(changed), 1), source.examples[5]):
       source.examples[7] = example
-      found.add(arrays.load_arrays(source).fingerprint)
+      found.add(arrays.load_arrays(source, source.image_size).fingerprint)
     self.assertLen(found - {'f'}, 3)
 
   def test_resizes_what_varies(self):
@@ -73,30 +76,26 @@ class LoadArraysTest(parameterized.TestCase):
     expected = np.stack([np.full((6, 6, 3), value) for value in (10, 20)])
     np.testing.assert_array_equal(loaded.image, expected)
 
-  def test_size_must_be_given_where_it_varies(self):
-    with self.assertRaisesRegex(errors.DataError, 'fake/train: images vary .*image_size'):
-      arrays.load_arrays(FakeSource([Example('x', b'', 0)]))
-
   @parameterized.parameters(2, -1)
   def test_label_out_of_range(self, label):
     source, _ = random_source(300)
     source.examples[280] = Example('bad', source.examples[0].encoded, label)
     with self.assertRaisesRegex(errors.DataError, f'image=bad: label {label} is not in 0..1;'):
-      arrays.load_arrays(source)
+      arrays.load_arrays(source, source.image_size)
 
   def test_damaged_image(self):
     source, _ = random_source(300)
     source.examples[280] = Example('bad', source.examples[0].encoded[:50], 0)
     with self.assertRaisesRegex(errors.DataError, 'image=bad: damaged'):
-      arrays.load_arrays(source)
+      arrays.load_arrays(source, source.image_size)
 
   def test_empty(self):
     with self.assertRaisesRegex(errors.DataError, 'source=fake/train: no examples'):
-      arrays.load_arrays(FakeSource([], 4))
+      arrays.load_arrays(FakeSource([], 4), 4)
 
   def test_exactly_the_limit_is_allowed(self):
     source, pixels = random_source(10)
-    loaded = arrays.load_arrays(source, max_bytes=10 * 4 * 4 * 3)
+    loaded = arrays.load_arrays(source, source.image_size, max_bytes=10 * 4 * 4 * 3)
     self.assertEqual(loaded.image.nbytes, pixels.nbytes)
 
   def test_refuses_before_it_reads(self):
@@ -105,7 +104,7 @@ class LoadArraysTest(parameterized.TestCase):
     with self.assertRaisesRegex(
       errors.DataError, '480 bytes of pixels, more than the 479 .*stream'
     ):
-      arrays.load_arrays(source, max_bytes=479)
+      arrays.load_arrays(source, source.image_size, max_bytes=479)
 
 
 if __name__ == '__main__':

@@ -23,7 +23,7 @@ from bitnet_jax.data.images import crop
 from tests.helpers.paths import ROOT
 
 _NUMBER = 23
-_CROP = crop.Crop('random_area', 8)
+_CROP = crop.RandomResizedCrop(8)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,29 +109,29 @@ class TrainingBatchesTest(parameterized.TestCase):
     batch = training()(5)
     source = Source()
     for place, label in enumerate(batch['label'].tolist()):
-      draws = crop.example_random_bits(7, 5, place)
-      want = _CROP(source[label].encoded, 3, 'k', draws)
+      bits = crop.example_random_bits(7, 5, place)
+      want = _CROP(source[label].encoded, 3, 'k', bits)
       np.testing.assert_array_equal(batch['image'][place], want)
 
 
 class EvaluationBatchesTest(parameterized.TestCase):
   @parameterized.parameters(1, 5, 8, 23, 40)
   def test_every_example_once(self, size):
-    batches = stream.EvaluationBatches(Source(), size, 0, size, crop.Crop('fit', 8))
+    batches = stream.EvaluationBatches(Source(), size, 0, size, crop.CenterCrop(8))
     self.assertLen(batches, -(-_NUMBER // size))
     labels = [b['label'][b['mask'] == 1] for b in map(batches, range(len(batches)))]
     np.testing.assert_array_equal(np.concatenate(labels), np.arange(_NUMBER))
 
   def test_goes_round(self):
-    batches = stream.EvaluationBatches(Source(), 8, 0, 8, crop.Crop('fit', 8))
+    batches = stream.EvaluationBatches(Source(), 8, 0, 8, crop.CenterCrop(8))
     assert_same([batches(4)], [batches(1)])
 
   def test_parts_of_processes_make_the_whole(self):
     # The last part of the last batch holds no example at all.
     for number in range(3):
-      whole = stream.EvaluationBatches(Source(), 10, 0, 10, crop.Crop('fit', 8))(number)
+      whole = stream.EvaluationBatches(Source(), 10, 0, 10, crop.CenterCrop(8))(number)
       parts = [
-        stream.EvaluationBatches(Source(), 10, first, 5, crop.Crop('fit', 8))(number)
+        stream.EvaluationBatches(Source(), 10, first, 5, crop.CenterCrop(8))(number)
         for first in (0, 5)
       ]
       for name in whole:
@@ -185,7 +185,7 @@ class BrokenImageTest(parameterized.TestCase):
     np.testing.assert_array_equal(batch['image'][others], whole['image'][others])
 
   def test_is_masked_in_evaluation(self):
-    batches = stream.EvaluationBatches(Source(broken=(3,)), 8, 0, 8, crop.Crop('fit', 8), skip=True)
+    batches = stream.EvaluationBatches(Source(broken=(3,)), 8, 0, 8, crop.CenterCrop(8), skip=True)
     batch = batches(0)
     np.testing.assert_array_equal(batch['mask'], np.arange(8) != 3)
     self.assertEqual(batch['skipped'][3], 3)

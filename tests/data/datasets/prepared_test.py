@@ -157,7 +157,7 @@ class PreparedTest(CifarTestCase):
     source = sources.open_source('cifar10', 'test', self.data_dir)
     self.assertEqual((source.channels, source.image_size), (3, 32))
     self.assertEqual(source.class_names, tuple(_NAMES['cifar10']))
-    loaded = arrays.load_arrays(source)
+    loaded = arrays.load_arrays(source, source.image_size)
     _, files = contents('cifar10')
     rows = {source[i].key: i for i in range(4)}
     for index, row in enumerate(files['test_batch.bin']):

@@ -121,7 +121,7 @@ class TfdsSourceTest(parameterized.TestCase):
         errors.DataError,
         r'record=digits/test\[\d+\]: unreadable in digits-test.array_record-0.* \(.*remov',
       ):
-        arrays.load_arrays(sources.open_source('digits', 'test', copy))
+        arrays.load_arrays(sources.open_source('digits', 'test', copy), 8)
 
   def test_missing_file_names_it(self):
     with tempfile.TemporaryDirectory() as copy:

@@ -12,7 +12,7 @@ from bitnet_jax import errors
 from bitnet_jax.data.images import crop, decode
 
 AREA, ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
-NO_DRAWS = np.zeros(crop.NUM_RANDOM_BITS, np.uint64)
+NO_BITS = np.zeros(crop.NUM_RANDOM_WORDS, np.uint64)
 
 
 def photo(height, width, seed=0):
@@ -34,7 +34,7 @@ def turned(image, orientation):
   return encode(image, exif=exif)
 
 
-def draws_of(*tries):
+def bits_of(*tries):
   """Draws that make the given uniform numbers."""
   uniforms = np.zeros((crop.TRIES, 5))
   uniforms[: len(tries)] = tries
@@ -48,13 +48,13 @@ class ExampleDrawsTest(absltest.TestCase):
     self.assertEqual(digest[:16], '7f9b73f31cfe679f')
 
   def test_differ_by_seed_step_and_position(self):
-    draws = [
+    bits = [
       crop.example_random_bits(seed, step, position)
       for seed in range(3)
       for step in range(5)
       for position in range(5)
     ]
-    self.assertLen(np.unique(np.concatenate(draws)), 75 * crop.NUM_RANDOM_BITS)
+    self.assertLen(np.unique(np.concatenate(bits)), 75 * crop.NUM_RANDOM_WORDS)
 
 
 class RandomAreaBoxTest(parameterized.TestCase):
@@ -71,23 +71,23 @@ class RandomAreaBoxTest(parameterized.TestCase):
     # Half of 100 x 200 pixels, as wide as high: 100 x 100; of 101 places across the last but one.
     share = (0.5 - 0.08) / 0.92
     square = (1 - 0.75) / (4 / 3 - 0.75)
-    draws = draws_of((share, square, 0.9, 0.0, 99.5 / 101))
-    box = crop.random_area_box(100, 200, draws, area=AREA, aspect=ASPECT)
+    bits = bits_of((share, square, 0.9, 0.0, 99.5 / 101))
+    box = crop.random_area_box(100, 200, bits, area=AREA, aspect=ASPECT)
     self.assertEqual(box, (0, 99, 100, 100))
 
   def test_turns_in_half_of_the_cases(self):
     # A quarter of 120 x 160 at 4:3 is 60 high and 80 wide, or turned.
     share, wide = (0.25 - 0.08) / 0.92, 1 - 1e-9
     for turn, shape in ((0.51, (60, 80)), (0.49, (80, 60))):
-      draws = draws_of((share, wide, turn, 0, 0))
-      box = crop.random_area_box(120, 160, draws, area=AREA, aspect=ASPECT)
+      bits = bits_of((share, wide, turn, 0, 0))
+      box = crop.random_area_box(120, 160, bits, area=AREA, aspect=ASPECT)
       self.assertEqual(box[2:], shape)
 
   def test_takes_the_first_try_that_fits(self):
     whole, small = (1.0 - 1e-9, 0.0, 0.9, 0, 0), (0.0, 3 / 7, 0.9, 0, 0)
-    box = crop.random_area_box(100, 400, draws_of(whole, whole, small), area=AREA, aspect=ASPECT)
+    box = crop.random_area_box(100, 400, bits_of(whole, whole, small), area=AREA, aspect=ASPECT)
     self.assertEqual(box[2:], (57, 57))  # sqrt(0.08 * 40,000) = 56.6
-    failing = draws_of(*[whole] * crop.TRIES)
+    failing = bits_of(*[whole] * crop.TRIES)
     self.assertIsNone(crop.random_area_box(100, 400, failing, area=AREA, aspect=ASPECT))
 
   @parameterized.parameters((375, 500), (500, 333), (224, 224), (3, 3), (1, 1))
@@ -120,7 +120,7 @@ class RandomAreaBoxTest(parameterized.TestCase):
 
   def test_strip_falls_back_to_its_centre(self):
     image = photo(20, 400)
-    cut = crop.Crop('random_area', 10, antialias=True)
+    cut = crop.RandomResizedCrop(10, antialias=True)
     boxes = [
       crop.random_area_box(20, 400, crop.example_random_bits(0, s, 0), area=AREA, aspect=ASPECT)
       for s in range(60)
@@ -134,8 +134,8 @@ class RandomAreaBoxTest(parameterized.TestCase):
 class RandomAreaTest(parameterized.TestCase):
   @parameterized.parameters(False, True)
   def test_is_crop_then_resize(self, antialias):
-    encoded, draws = encode(photo(300, 400)), crop.example_random_bits(0, 0, 0)
-    top, left, height, width = crop.random_area_box(300, 400, draws, area=AREA, aspect=ASPECT)
+    encoded, bits = encode(photo(300, 400)), crop.example_random_bits(0, 0, 0)
+    top, left, height, width = crop.random_area_box(300, 400, bits, area=AREA, aspect=ASPECT)
     whole = np.asarray(Image.open(io.BytesIO(encoded)))
     part = whole[top : top + height, left : left + width]
     self.assertLess(max(224 / height, 224 / width), 2)
@@ -143,33 +143,33 @@ class RandomAreaTest(parameterized.TestCase):
       want = np.asarray(Image.fromarray(part).resize((224, 224), Image.Resampling.BICUBIC))
     else:
       want = cv2.resize(part, (224, 224), interpolation=cv2.INTER_CUBIC)
-    got = crop.Crop('random_area', 224, antialias=antialias)(encoded, 3, 'k', draws)
+    got = crop.RandomResizedCrop(224, antialias=antialias)(encoded, 3, 'k', bits)
     np.testing.assert_array_equal(got, want)
 
   @parameterized.parameters(0, 1, 2, 3)
   def test_shrunken_decoding_gives_the_same_picture(self, step):
-    encoded, draws = encode(photo(1500, 2000)), crop.example_random_bits(1, step, 0)
-    cut = crop.Crop('random_area', 64)
-    top, left, height, width = crop.random_area_box(1500, 2000, draws, area=AREA, aspect=ASPECT)
+    encoded, bits = encode(photo(1500, 2000)), crop.example_random_bits(1, step, 0)
+    cut = crop.RandomResizedCrop(64)
+    top, left, height, width = crop.random_area_box(1500, 2000, bits, area=AREA, aspect=ASPECT)
     self.assertGreater(min(height, width), 4 * 64)  # Decoded at a quarter or less.
     whole = np.asarray(Image.open(io.BytesIO(encoded)))
     part = Image.fromarray(whole[top : top + height, left : left + width])
     want = np.asarray(part.resize((64, 64), Image.Resampling.BICUBIC)).astype(int)
-    self.assertLess(np.abs(cut(encoded, 3, 'k', draws) - want).mean(), 1.5)
+    self.assertLess(np.abs(cut(encoded, 3, 'k', bits) - want).mean(), 1.5)
 
   @parameterized.parameters((7, 5), (1, 1), (1, 90), (90, 1), (3, 224))
   def test_any_size(self, height, width):
     image = np.full((height, width, 3), (10, 200, 90), np.uint8)
     for encoded in (encode(image), encode(image, 'PNG')):
       for step in range(20):
-        got = crop.Crop('random_area', 32)(encoded, 3, 'k', crop.example_random_bits(0, step, 0))
+        got = crop.RandomResizedCrop(32)(encoded, 3, 'k', crop.example_random_bits(0, step, 0))
         np.testing.assert_allclose(got.reshape(-1, 3), [[10, 200, 90]] * 32**2, atol=2)
 
 
 class EvaluationTest(parameterized.TestCase):
   def test_shorter_side_then_centre(self):
     encoded = encode(photo(300, 401), 'PNG')
-    got = crop.Crop('resize', 224, resize=256, antialias=True)(encoded, 3, 'k', NO_DRAWS)
+    got = crop.CenterCrop(224, resize=256, antialias=True)(encoded, 3, 'k', NO_BITS)
     whole = Image.open(io.BytesIO(encoded)).resize((342, 256), Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(got, np.asarray(whole)[16:240, 59:283])
 
@@ -183,15 +183,15 @@ class EvaluationTest(parameterized.TestCase):
 
   def test_views_are_stacked(self):
     encoded = encode(photo(60, 50), 'PNG')
-    views = crop.Crop('resize', 16, resize=20, views=5)(encoded, 3, 'k', NO_DRAWS)
-    one = crop.Crop('resize', 16, resize=20)(encoded, 3, 'k', NO_DRAWS)
+    views = crop.FiveCrop(16, resize=20)(encoded, 3, 'k', NO_BITS)
+    one = crop.CenterCrop(16, resize=20)(encoded, 3, 'k', NO_BITS)
     self.assertEqual(views.shape, (5, 16, 16, 3))
     np.testing.assert_array_equal(views[0], one)
 
   def test_large_photo_keeps_its_centre(self):
     image = photo(1800, 2400)
     encoded = encode(image)
-    got = crop.Crop('resize', 56, resize=64)(encoded, 3, 'k', NO_DRAWS)
+    got = crop.CenterCrop(56, resize=64)(encoded, 3, 'k', NO_BITS)
     whole = Image.fromarray(image).resize((85, 64), Image.Resampling.BICUBIC)
     want = np.asarray(whole)[4:60, 15:71].astype(int)
     self.assertLess(np.abs(got - want).mean(), 2)
@@ -199,12 +199,12 @@ class EvaluationTest(parameterized.TestCase):
   def test_strip_costs_little_memory(self):
     """Resized whole, this would have 256 x 25,600,000 pixels."""
     encoded = encode(np.full((1, 65000, 3), 77, np.uint8))
-    got = crop.Crop('resize', 224, resize=256)(encoded, 3, 'k', NO_DRAWS)
+    got = crop.CenterCrop(224, resize=256)(encoded, 3, 'k', NO_BITS)
     np.testing.assert_array_equal(got, np.full((224, 224, 3), 77))
 
   def test_fit_is_what_the_resident_way_does(self):
     encoded = encode(photo(60, 50))
-    got = crop.Crop('fit', 32)(encoded, 3, 'k', NO_DRAWS)
+    got = crop.CenterCrop(32)(encoded, 3, 'k', NO_BITS)
     np.testing.assert_array_equal(got, decode.fit(decode.decode(encoded, 3, 'k'), 32))
 
 
@@ -213,10 +213,10 @@ class EveryModeTest(parameterized.TestCase):
 
   @parameterized.product(
     kind=(
-      crop.Crop('random_area', 16),
-      crop.Crop('random_area', 16, antialias=True),
-      crop.Crop('resize', 16, resize=18, views=5),
-      crop.Crop('fit', 16),
+      crop.RandomResizedCrop(16),
+      crop.RandomResizedCrop(16, antialias=True),
+      crop.FiveCrop(16, resize=18),
+      crop.CenterCrop(16),
     ),
     size=((30, 40), (1, 1)),
     case=('grey', 'rgb', 'cmyk', 'palette', 'alpha', 'grey16', 'png_grey', 'exif', '420'),
