@@ -1,4 +1,4 @@
-"""A small BitNet on scikit-learn's handwritten digits (8x8, grey): the quickstart.
+"""A small BitNet on scikit-learn's handwritten digits (8x8, gray): the quickstart.
 
 Reproduces no row of the paper: it shows within a minute on a CPU that training works.
 Command: python -m bitnet_jax.main --config=configs/digits_bitnet.py --workdir=runs/digits

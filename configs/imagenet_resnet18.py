@@ -5,7 +5,7 @@ Data: python -m bitnet_jax.prepare --dataset=imagenet2012 --archive_dir=DIR
 Width factors and the paper's top-1 error in % (one crop / ten crops), quoted there from others:
   1.0  30.43 / 28.22 (ResNet-18 B)
   1.5  27.06 / -     (what Table 4 labels width x2)
-  2.0  25.58 / -     (labelled width x3)
+  2.0  25.58 / -     (labeled width x3)
   3.0                (a true factor of 3; not in the paper)
 Hardware, time and error of ours: not run.
 """

@@ -80,7 +80,7 @@ class TimingTest(absltest.TestCase):
 class TorchNetworkTest(parameterized.TestCase):
   @parameterized.parameters(*models.MODELS)
   def test_specification_has_the_networks_parameters(self, name):
-    """By name and shape, so that nothing is left at PyTorch's own initialisation."""
+    """By name and shape, so that nothing is left at PyTorch's own initialization."""
     if NO_TORCH:
       self.skipTest('PyTorch is not installed')
     folder = pathlib.Path(against_torch.__file__).parent
@@ -266,7 +266,7 @@ class MeasureTest(parameterized.TestCase):
     with mock.patch.object(loop, 'InTurns', side_effect=keep):
       result = loop.measure(made, rounds=3, length=6)
     self.assertLen(turns[0].loop, 3)
-    # Of unoptimised kernels on virtual devices: only that both were timed, of the same steps.
+    # Of unoptimized kernels on virtual devices: only that both were timed, of the same steps.
     self.assertBetween(result['share']['whole'], 0.05, 5)
 
   def test_multiply_adds_are_those_of_the_audit(self):

@@ -1,4 +1,4 @@
-"""Set before JAX is imported: many host devices, and compilation that does not optimise."""
+"""Set before JAX is imported: many host devices, and compilation that does not optimize."""
 
 import os
 import tempfile

@@ -17,7 +17,7 @@ from matplotlib import axes, figure, lines, ticker
 from bitnet_jax import errors
 from bitnet_jax.analysis.plotting import plots
 from bitnet_jax.analysis.plotting.metric_rows import Curve, read_rows, select
-from bitnet_jax.analysis.plotting.plots import COLOURS
+from bitnet_jax.analysis.plotting.plots import COLORS
 from bitnet_jax.runtime import cli, path_flags
 
 _TRAIN: dict[str, Any] = {'linestyle': (0, (4, 2)), 'linewidth': 1.2}
@@ -61,14 +61,14 @@ def draw(runs: Mapping[str, Curves]) -> figure.Figure:
   fig = plots.new_figure(10, 7.2)
   panels = fig.subplots(2, 2)
   (loss, error), (rate, gradient) = panels
-  for colour, (name, curves) in zip(COLOURS, runs.items(), strict=False):
-    _line(loss, name, curves, 'train_loss', colour, _TRAIN)
-    _line(loss, name, curves, 'test_loss', colour, _TEST)
-    _line(error, name, curves, 'train_error', colour, _TRAIN)
-    _line(error, name, curves, 'test_error', colour, _TEST)
+  for color, (name, curves) in zip(COLORS, runs.items(), strict=False):
+    _line(loss, name, curves, 'train_loss', color, _TRAIN)
+    _line(loss, name, curves, 'test_loss', color, _TEST)
+    _line(error, name, curves, 'train_error', color, _TRAIN)
+    _line(error, name, curves, 'test_error', color, _TEST)
     # A row holds the rate of the steps that lead up to it.
-    _line(rate, name, curves, 'learning_rate', colour, {**_TEST, 'drawstyle': 'steps-pre'})
-    _line(gradient, name, curves, 'stem_gradient_norm', colour, _TEST)
+    _line(rate, name, curves, 'learning_rate', color, {**_TEST, 'drawstyle': 'steps-pre'})
+    _line(gradient, name, curves, 'stem_gradient_norm', color, _TEST)
   _dress(loss, 'Loss', 'cross-entropy (nats)')
   _dress(error, 'Error', 'wrong predictions (%)')
   _dress(rate, 'Learning rate', 'step size', logarithmic=True)
@@ -78,13 +78,13 @@ def draw(runs: Mapping[str, Curves]) -> figure.Figure:
 
 
 def _line(
-  panel: axes.Axes, name: str, curves: Curves, field: str, colour: str, style: Mapping
+  panel: axes.Axes, name: str, curves: Curves, field: str, color: str, style: Mapping
 ) -> None:
   curve: Curve = getattr(curves, field)
   if curve.epochs:
     # A single point makes no line.
     marker = 'o' if len(curve.epochs) == 1 else ''
-    panel.plot(*curve, color=colour, marker=marker, gid=f'{name}/{field}', **style)
+    panel.plot(*curve, color=color, marker=marker, gid=f'{name}/{field}', **style)
 
 
 def _dress(panel: axes.Axes, title: str, unit: str, *, logarithmic: bool = False) -> None:
@@ -104,7 +104,7 @@ def _dress(panel: axes.Axes, title: str, unit: str, *, logarithmic: bool = False
 
 def _add_legend(fig: figure.Figure, names: Sequence[str]) -> None:
   handles = [
-    lines.Line2D([], [], color=COLOURS[i], label=name, **_TEST) for i, name in enumerate(names)
+    lines.Line2D([], [], color=COLORS[i], label=name, **_TEST) for i, name in enumerate(names)
   ]
   handles += [
     lines.Line2D([], [], color='#555555', label=label, **style)
@@ -123,14 +123,14 @@ def write(workdirs: Sequence[str], output: str) -> None:
     output: path of a PNG or SVG; its directory is made.
 
   Raises:
-    ConfigError: `output` has another suffix, or there are more runs than colours.
+    ConfigError: `output` has another suffix, or there are more runs than colors.
     DataError: a run has no metrics, or they cannot be read.
   """
   plots.check_output(output)
   workdirs = list(dict.fromkeys(workdirs))
-  if len(workdirs) > len(COLOURS):
+  if len(workdirs) > len(COLORS):
     raise errors.ConfigError(
-      'workdir', f'({len(workdirs)} of them)', f'{len(COLOURS)} can be told apart', 'give fewer'
+      'workdir', f'({len(workdirs)} of them)', f'{len(COLORS)} can be told apart', 'give fewer'
     )
   runs = {
     name: curves_of(read_rows(workdir))

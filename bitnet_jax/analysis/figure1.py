@@ -19,7 +19,7 @@ from bitnet_jax.analysis.audit.block_structure import INPUT, Channels, Structure
 from bitnet_jax.analysis.plotting import plots
 from bitnet_jax.runtime import cli, path_flags
 
-_PASSED, _KEPT, _INPUT = plots.COLOURS[0], plots.COLOURS[4], '#BBBBBB'
+_PASSED, _KEPT, _INPUT = plots.COLORS[0], plots.COLORS[4], '#BBBBBB'
 _BAR = 0.44  # Height of a bar; levels are 1 apart.
 _TITLES = {'conventional': 'Conventional block', 'bitnet': 'Binary tree block'}
 
@@ -40,8 +40,8 @@ def draw(features: int = 256, tree_depth: int = 3) -> figure.Figure:
       f'{title}\nwidth {features}, depth {tree_depth}: {weights:,} weights', fontsize=12
     )
   handles = [
-    patches.Patch(color=colour, label=label)
-    for colour, label in (
+    patches.Patch(color=color, label=label)
+    for color, label in (
       (_INPUT, 'input'),
       (_PASSED, 'read by the next layer'),
       (_KEPT, "part of the block's output"),
@@ -67,9 +67,9 @@ def _draw_block(panel: axes.Axes, structure: Structure, features: int) -> None:
     place = places[layer.inputs[0]]
     panel.text(-0.03 * features, number, f'{number}', ha='right', va='center', fontsize=10)
     _arrow(panel, place[0] + layer.inputs[0].width / 2, place[1], number)
-    for part, colour in _parts(structure, number):
+    for part, color in _parts(structure, number):
       places[part] = (place[0] + part.start, number)
-      _bar(panel, place[0] + part.start, number, part.width, colour)
+      _bar(panel, place[0] + part.start, number, part.width, color)
   position = 0.0
   for part in structure.output:
     left, level = places[part]
@@ -82,19 +82,19 @@ def _draw_block(panel: axes.Axes, structure: Structure, features: int) -> None:
 
 
 def _parts(structure: Structure, number: int) -> list[tuple[Channels, str]]:
-  """The ranges of a layer's channels that are read or put out as one, with their colours."""
+  """The ranges of a layer's channels that are read or put out as one, with their colors."""
   read = [part for layer in structure.convolutions for part in layer.inputs]
   parts = [(part, _PASSED) for part in read] + [(part, _KEPT) for part in structure.output]
-  return sorted((part, colour) for part, colour in parts if part.source == number)
+  return sorted((part, color) for part, color in parts if part.source == number)
 
 
-def _bar(panel: axes.Axes, left: float, level: int, width: int, colour: str) -> None:
+def _bar(panel: axes.Axes, left: float, level: int, width: int, color: str) -> None:
   panel.add_patch(
     patches.Rectangle(
-      (left, level - _BAR / 2), width, _BAR, facecolor=colour, edgecolor='white', linewidth=1.5
+      (left, level - _BAR / 2), width, _BAR, facecolor=color, edgecolor='white', linewidth=1.5
     )
   )
-  dark = colour == _PASSED
+  dark = color == _PASSED
   panel.text(
     left + width / 2,
     level,

@@ -31,13 +31,13 @@ from bitnet_jax.runtime import cli, path_flags
 
 FIELD = 'stem_gradient_norm'
 _NINE = {row[0]: row[1] for row in paper.FIGURE2_ROWS}
-# Line of each of the nine, told apart by colour, dashes and marker; the baselines are black.
-_BLACK = plots.COLOURS[-1]
+# Line of each of the nine, told apart by color, dashes and marker; the baselines are black.
+_BLACK = plots.COLORS[-1]
 _STYLES: dict[Network, dict[str, Any]] = {
-  network: {'color': colour, 'linestyle': dashes, 'marker': marker}
-  for network, colour, dashes, marker in zip(
+  network: {'color': color, 'linestyle': dashes, 'marker': marker}
+  for network, color, dashes, marker in zip(
     _NINE,
-    (_BLACK, _BLACK, *(plots.COLOURS[index] for index in (5, 4, 2, 1, 0, 3)), plots.GREY),
+    (_BLACK, _BLACK, *(plots.COLORS[index] for index in (5, 4, 2, 1, 0, 3)), plots.GRAY),
     ('-', '--', '-', '-', '-', '-', '--', '--', '--'),
     ('s', 'x', 'o', '^', 'v', 'D', 'o', '^', 'v'),
     strict=True,
@@ -126,9 +126,9 @@ def _draw_panel(panel: axes.Axes, data: str, networks: Mapping[Network, list[Cur
   others = [network for network in networks if network not in _NINE]
   for network in order + others:
     style = _STYLES.get(network)
-    if style is None:  # Not of the nine: colours in turn.
-      colour = plots.COLOURS[others.index(network) % len(plots.COLOURS)]
-      style = {'color': colour, 'linestyle': ':', 'marker': 'P'}
+    if style is None:  # Not of the nine: colors in turn.
+      color = plots.COLORS[others.index(network) % len(plots.COLORS)]
+      style = {'color': color, 'linestyle': ':', 'marker': 'P'}
     epochs, mean, spread = mean_and_spread(networks[network])
     panel.plot(
       epochs,

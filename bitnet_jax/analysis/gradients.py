@@ -5,7 +5,7 @@
 For each layer, from the first convolution to the head: the L2 norm of the loss's gradient with
 respect to its weights, without weight decay, as a mean over batches of the run's batch size; the
 weights' own norm; and the ratio of the two. The network runs as in training (batch norm by the
-batch's statistics, in the run's groups) on images that are normalised and not augmented.
+batch's statistics, in the run's groups) on images that are normalized and not augmented.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def draw(norms: Sequence[LayerNorm], title: str) -> figure.Figure:
   fig = plots.new_figure(9, 1.4 + 0.24 * len(norms))
   panel = fig.subplots()
   rows = range(len(norms))
-  panel.plot([norm.gradient for norm in norms], rows, 'o', color=plots.COLOURS[0], gid='gradient')
+  panel.plot([norm.gradient for norm in norms], rows, 'o', color=plots.COLORS[0], gid='gradient')
   panel.set_yticks(rows, [norm.name for norm in norms], fontsize=9)
   panel.invert_yaxis()
   plots.dress(panel, title, 'L2 norm of the gradient, mean over the batches', '')

@@ -67,7 +67,7 @@ def draw(family: str, tree_depth: int, seed: int) -> Any:
 
   Weights are normal with variance 2 / fan in, so that signals keep their size from layer to
   layer; biases are uniform within 1 / sqrt(fan in), as Torch draws them (the network's own
-  initialisation, with no bias, has every region's border pass through the origin).
+  initialization, with no bias, has every region's border pass through the origin).
   """
   stream = np.random.RandomState(seed)  # Its streams are frozen, unlike the newer Generator's.
 

@@ -22,10 +22,10 @@ from bitnet_jax.analysis.regions import bounds
 from bitnet_jax.analysis.regions.bounds import Shape
 from bitnet_jax.runtime import cli, path_flags
 
-# Family: colour, marker, name.
+# Family: color, marker, name.
 FAMILIES = {
-  'bitnet': (plots.COLOURS[0], 'o', 'BitBlocks'),
-  'conventional': (plots.COLOURS[1], 's', 'ConvenBlocks'),
+  'bitnet': (plots.COLORS[0], 'o', 'BitBlocks'),
+  'conventional': (plots.COLORS[1], 's', 'ConvenBlocks'),
 }
 _BOUNDS = (
   ('conventional', bounds.conventional_bound, '-', 'bound, corollary 3.2'),
@@ -68,16 +68,16 @@ def _thousands(value: float, position: int | None) -> str:
 
 def _draw_counts(panel: axes.Axes, family: str) -> None:
   """The mean over the seeds, in a band from the least to the greatest count."""
-  colour, marker, name = FAMILIES[family]
+  color, marker, name = FAMILIES[family]
   sizes = [region_counts.parameters(family, depth) for depth in TREE_DEPTHS]
   linear = np.array([[seed[0] for seed in COUNTS[family, depth]] for depth in TREE_DEPTHS])
   panel.fill_between(
-    sizes, linear.min(axis=1), linear.max(axis=1), color=colour, alpha=0.2, linewidth=0
+    sizes, linear.min(axis=1), linear.max(axis=1), color=color, alpha=0.2, linewidth=0
   )
   panel.plot(
     sizes,
     linear.mean(axis=1),
-    color=colour,
+    color=color,
     marker=marker,
     markersize=5,
     label=f'{name}, counted: mean, least to greatest',
@@ -95,21 +95,21 @@ def _draw_bound(panel: axes.Axes, family: str, bound: object, dashes: str, name:
       break  # D < 2^K n.
     points.append((region_counts.parameters(family, depth), 2.0**log2, depth))
   sizes, values, _ = zip(*points, strict=True)
-  colour = FAMILIES[family][0]
+  color = FAMILIES[family][0]
   panel.plot(
-    sizes, values, color=colour, linestyle=dashes, linewidth=1.2, label=name, gid=f'bound/{name}'
+    sizes, values, color=color, linestyle=dashes, linewidth=1.2, label=name, gid=f'bound/{name}'
   )
-  _mark_peak(panel, points, colour)
+  _mark_peak(panel, points, color)
 
 
-def _mark_peak(panel: axes.Axes, points: Sequence[tuple[float, float, int]], colour: str) -> None:
+def _mark_peak(panel: axes.Axes, points: Sequence[tuple[float, float, int]], color: str) -> None:
   """Marks where a bound is greatest, unless it grows to the end."""
   top = max(value for _, value, _ in points)
   peaks = [point for point in points if math.isclose(point[1], top)]
   if len(peaks) == 1 and peaks[0] is points[-1]:
     return
   for size, value, _ in peaks:
-    panel.plot(size, value, color=colour, marker='*', markersize=10, linestyle='')
+    panel.plot(size, value, color=color, marker='*', markersize=10, linestyle='')
   depths = ' and '.join(str(depth) for *_, depth in peaks)
   # Below the other curves there is room to the right, above them to the left.
   is_high = top > 1e9

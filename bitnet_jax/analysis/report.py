@@ -127,8 +127,8 @@ def _bounds_table() -> str:
 
 
 def _learning_curves(workdirs: Sequence[str], folder: pathlib.Path) -> Iterator[str]:
-  """Figures of as many runs as colours can tell apart."""
-  size = len(plots.COLOURS)
+  """Figures of as many runs as colors can tell apart."""
+  size = len(plots.COLORS)
   names = plots.names(workdirs)
   for number, start in enumerate(range(0, len(workdirs), size), start=1):
     part = slice(start, start + size)

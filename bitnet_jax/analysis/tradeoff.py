@@ -26,13 +26,13 @@ CELLS = {
   paper.CIFAR100: 'CIFAR-100',
   paper.SINGLE_CROP: 'ILSVRC12, single crop',
 }
-# Family: colour, marker, name.
+# Family: color, marker, name.
 _FAMILIES = {
-  'bitnet': (plots.COLOURS[0], 'o', 'BitNet (d,k,n)'),
-  'wide_resnet': (plots.COLOURS[1], 's', 'Wide ResNet (d,k,n)'),
-  'plainnet': (plots.COLOURS[2], 'D', 'plainnet (d,k,n)'),
-  'resnet': (plots.COLOURS[1], '^', 'ResNet B (width factor)'),
-  'quoted': (plots.GREY, 'v', 'quoted by the paper'),
+  'bitnet': (plots.COLORS[0], 'o', 'BitNet (d,k,n)'),
+  'wide_resnet': (plots.COLORS[1], 's', 'Wide ResNet (d,k,n)'),
+  'plainnet': (plots.COLORS[2], 'D', 'plainnet (d,k,n)'),
+  'resnet': (plots.COLORS[1], '^', 'ResNet B (width factor)'),
+  'quoted': (plots.GRAY, 'v', 'quoted by the paper'),
 }
 _UNITS = {
   'parameters': (1e6, 'parameters (millions)'),
@@ -171,16 +171,16 @@ def _draw_panel(panel: axes.Axes, shown: Sequence[Point]) -> None:
 
 
 def _marker(point: Point) -> dict[str, Any]:
-  colour, marker, _ = _FAMILIES[point.family]
-  style = {'color': colour, 'linestyle': '', 'markeredgecolor': 'white', 'markeredgewidth': 0.6}
+  color, marker, _ = _FAMILIES[point.family]
+  style = {'color': color, 'linestyle': '', 'markeredgecolor': 'white', 'markeredgewidth': 0.6}
   star = {'marker': '*', 'markersize': 11, 'zorder': 3}
   return {**style, **(star if point.is_ours else {'marker': marker, 'markersize': 6})}
 
 
 def _legend(runs: Sequence[measured.FinishedRun]) -> list[lines.Line2D]:
   handles = [
-    lines.Line2D([], [], color=colour, marker=marker, linestyle='', markersize=6, label=name)
-    for colour, marker, name in _FAMILIES.values()
+    lines.Line2D([], [], color=color, marker=marker, linestyle='', markersize=6, label=name)
+    for color, marker, name in _FAMILIES.values()
   ]
   series = lines.Line2D([], [], color=_FAMILIES['bitnet'][0], linewidth=0.8, label='k = 1 to 6')
   ours = lines.Line2D(

@@ -189,7 +189,7 @@ def _cpu_seconds() -> float:
 
 
 def augmenting(batch_size: int = 128, num_batches: int = 200) -> float:
-  """CIFAR images for each second of a core: gathered, normalised, padded, cropped and mirrored."""
+  """CIFAR images for each second of a core: gathered, normalized, padded, cropped and mirrored."""
   rng = np.random.default_rng(0)
   inputs = {
     'image': jnp.asarray(rng.integers(0, 256, (50000, 32, 32, 3), np.uint8)),

@@ -25,12 +25,12 @@ def draw(line: dict[str, Any], output: str) -> None:
   fig = plots.new_figure(8, 5)
   panel = fig.subplots()
   cases = line['result']['cases']
-  for (field, name), colour in zip(_NAMES.items(), plots.COLOURS, strict=False):
+  for (field, name), color in zip(_NAMES.items(), plots.COLORS, strict=False):
     rows = [case for case in cases if case['field'] == field]
     work = [case['multiply_adds'] / 1e9 for case in rows]
     times = [1e3 * case['least'] for case in rows]
     values = ', '.join(str(case['value']) for case in rows)
-    panel.plot(work, times, marker='o', color=colour, label=f'{name}: {values}')
+    panel.plot(work, times, marker='o', color=color, label=f'{name}: {values}')
   panel.autoscale_view()
   for which in ('x', 'y'):
     plots.logarithmic(panel, which)

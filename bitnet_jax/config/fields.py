@@ -52,7 +52,7 @@ class Field:
 
 
 FIELDS: tuple[Field, ...] = (
-  Field('seed', 0, 'seed of initialisation, data order and augmentation', 0, 2**31 - 1),
+  Field('seed', 0, 'seed of initialization, data order and augmentation', 0, 2**31 - 1),
   Field(
     'num_epochs',
     200.0,
@@ -151,7 +151,7 @@ FIELDS: tuple[Field, ...] = (
   Field(
     'data.mean',
     (125.3, 123.0, 113.9),
-    'per channel, on the scale 0..255 (one value: grey)',
+    'per channel, on the scale 0..255 (one value: gray)',
     0.0,
     255.0,
   ),
@@ -165,7 +165,7 @@ FIELDS: tuple[Field, ...] = (
   Field(
     'data.train_crop',
     'fit',
-    'fit (shorter side to image_size, centre) or random_area (ILSVRC12; stream only)',
+    'fit (shorter side to image_size, center) or random_area (ILSVRC12; stream only)',
     choices=('fit', 'random_area'),
   ),
   Field('data.crop_area', (0.08, 1.0), 'share of the image that random_area takes', 1e-6, 1.0),
@@ -208,7 +208,7 @@ FIELDS: tuple[Field, ...] = (
   Field(
     'augment.pad_mode',
     'zeros',
-    'zeros after normalisation (paper) or reflect (Wide ResNet code)',
+    'zeros after normalization (paper) or reflect (Wide ResNet code)',
     choices=('zeros', 'reflect'),
   ),
   Field('augment.flip', True, 'mirror half of the images left to right'),
@@ -220,9 +220,9 @@ FIELDS: tuple[Field, ...] = (
     1.0,
   ),
   Field(
-    'augment.lighting', 0.0, 'deviation of noise along colour components (0.1 there)', 0.0, 10.0
+    'augment.lighting', 0.0, 'deviation of noise along color components (0.1 there)', 0.0, 10.0
   ),
-  # Optimisation.
+  # Optimization.
   Field('optim.learning_rate', 0.1, 'initial learning rate', 0.0, 1e6),
   Field('optim.schedule', 'step', 'step (the paper) or cosine to zero', choices=('step', 'cosine')),
   Field(
@@ -250,7 +250,7 @@ FIELDS: tuple[Field, ...] = (
   Field(
     'eval.resize',
     0,
-    'shorter side in pixels before the centre is cropped (256 there); 0: image_size itself',
+    'shorter side in pixels before the center is cropped (256 there); 0: image_size itself',
     0,
     8192,
     role=RUNTIME,

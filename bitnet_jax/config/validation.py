@@ -139,7 +139,7 @@ def _check_data(config: ml_collections.ConfigDict) -> None:
   for name in ('jitter', 'lighting'):
     if augment[name] and len(data.mean) == 1:
       raise errors.ConfigError(
-        f'config.augment.{name}', augment[name], 'grey images have no colour', 'set it to 0'
+        f'config.augment.{name}', augment[name], 'gray images have no color', 'set it to 0'
       )
 
 

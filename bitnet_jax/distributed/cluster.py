@@ -217,7 +217,7 @@ def _initialize(address: str, **options: Any) -> None:
 def _give_up_after(
   seconds: float, address: str, num_processes: int, process_id: int
 ) -> threading.Timer:
-  """Ends the process if it is not cancelled in time: JAX aborts when its own time is over."""
+  """Ends the process if it is not canceled in time: JAX aborts when its own time is over."""
 
   def give_up() -> None:
     if watchdog.take_last_word():

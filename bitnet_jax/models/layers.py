@@ -20,7 +20,7 @@ Dtype = Any
 
 @functools.cache  # Equal layers draw by the same function, which `initialize` counts on.
 def conv_init(mode: str = 'fan_out', init_features: int = 0) -> nn.initializers.Initializer:
-  """Untruncated normal initialisation of a convolution's kernel.
+  """Untruncated normal initialization of a convolution's kernel.
 
   Args:
     mode: 'fan_out', std sqrt(2 / (kernel area * filters)), as the paper's authors and
@@ -156,7 +156,7 @@ class GroupedBatchNorm(Layer):
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    """Normalises `x`, `[batch, ..., features]`, by its own (`train`) or the running statistics."""
+    """Normalizes `x`, `[batch, ..., features]`, by its own (`train`) or the running statistics."""
     shape = (x.shape[-1],)
     scale_init = uniform_init if self.scale_init == 'uniform' else nn.initializers.ones
     scale = self.parameter('scale', scale_init, shape)

@@ -1,6 +1,6 @@
 """Batch norm over groups of examples, with ReLU, and its gradient written out.
 
-Autodiff would keep the normalised input, the mask and several float32 copies; written out, the
+Autodiff would keep the normalized input, the mask and several float32 copies; written out, the
 gradient needs the input and two vectors, and passes over the activations twice.
 """
 
@@ -28,7 +28,7 @@ def normalize(
   relu: bool,
   over_devices: OverDevices,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Normalises each group by its own mean and variance.
+  """Normalizes each group by its own mean and variance.
 
   Args:
     x: `[groups, examples and positions, features]`, of any float type.
@@ -50,9 +50,9 @@ def _forward(x, scale, bias, epsilon, relu, over_devices):
   # Sums are taken in one pass, about the first element: about zero, a mean that is large beside
   # the deviation would cost the variance its digits.
   shift = over_devices(x[:, :1].astype(jnp.float32))
-  centred = x.astype(jnp.float32) - shift
-  offset = over_devices(centred.mean(axis=1, keepdims=True))
-  square = over_devices(jnp.square(centred).mean(axis=1, keepdims=True))
+  centered = x.astype(jnp.float32) - shift
+  offset = over_devices(centered.mean(axis=1, keepdims=True))
+  square = over_devices(jnp.square(centered).mean(axis=1, keepdims=True))
   mean, var = shift + offset, jnp.maximum(square - jnp.square(offset), 0.0)
   inverse = lax.rsqrt(var + epsilon)
   y = (x.astype(jnp.float32) - mean) * (inverse * scale) + bias

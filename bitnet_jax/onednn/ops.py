@@ -83,7 +83,7 @@ _conv.defvjp(_conv_forward, _conv_backward)
 def normalize(
   x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, relu: bool
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Normalises each group by its own mean and variance; see `norm.normalize`.
+  """Normalizes each group by its own mean and variance; see `norm.normalize`.
 
   Args:
     x: `[groups, examples, positions, features]`, float32 or bfloat16.

@@ -185,5 +185,5 @@ def warn_of_changes(environment: dict[str, Any], saved: dict[str, Any]) -> None:
       new = ', '.join(f'{key} {new[key]}' for key in changed)
     effect = 'but the bits may differ'
     if set(changed) & set(_OF_DRAWS):
-      effect = 'but cropped, mirrored and coloured at random in another way'
+      effect = 'but cropped, mirrored and colored at random in another way'
     output.warn(f'{name} was {old}, is {new}: the same examples in the same order, {effect}')

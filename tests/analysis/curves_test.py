@@ -86,19 +86,19 @@ class CurvesTest(parameterized.TestCase):
     rows = [{**_ROWS[3], 'loss': float('nan')}, _ROWS[5], {**_ROWS[3], 'epoch': 3, 'loss': None}]
     self.assertEqual(curves.select(rows, 'eval', 'loss'), ([2.0], [1.25]))
 
-  def test_runs_differ_in_colour_as_the_legend_says(self):
+  def test_runs_differ_in_color_as_the_legend_says(self):
     fig = curves.draw({name: curves.curves_of(_ROWS) for name in ('first', 'second')})
     drawn = {
       (line.get_gid().split('/')[0], line.get_color())
       for panel in fig.axes
       for line in panel.get_lines()
     }
-    self.assertEqual(drawn, {('first', curves.COLOURS[0]), ('second', curves.COLOURS[1])})
+    self.assertEqual(drawn, {('first', curves.COLORS[0]), ('second', curves.COLORS[1])})
     (legend,) = fig.legends
     texts = [text.get_text() for text in legend.get_texts()]
     self.assertEqual(texts, ['first', 'second', 'training', 'test'])
     handles = [line.get_color() for line in legend.get_lines()[:2]]
-    self.assertEqual(handles, list(curves.COLOURS[:2]))
+    self.assertEqual(handles, list(curves.COLORS[:2]))
 
   def test_directory_of_the_output_is_made(self):
     output = self._directory() / 'new/curves.svg'
@@ -110,8 +110,8 @@ class CurvesTest(parameterized.TestCase):
     self.assertEqual(plots.names([first, second]), [first, second])
     self.assertEqual(plots.names([first, first[:-3] + 'other/']), ['run', 'other'])
 
-  def test_more_runs_than_colours_are_refused(self):
-    self.assertLen(set(curves.COLOURS), 7)
+  def test_more_runs_than_colors_are_refused(self):
+    self.assertLen(set(curves.COLORS), 7)
     with self.assertRaisesRegex(errors.ConfigError, r'8 of them.*7 can'):
       curves.write([str(index) for index in range(8)], 'curves.png')
 

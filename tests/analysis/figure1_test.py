@@ -71,15 +71,15 @@ class FigureTest(absltest.TestCase):
       | {(0, 4, 128), (128, 4, 64), (192, 4, 64)},
     )
 
-  def test_colours_tell_what_the_next_layer_reads(self):
+  def test_colors_tell_what_the_next_layer_reads(self):
     _, tree = figure1.draw(256, 3).axes
-    colours = {
+    colors = {
       (bar.get_x(), round(bar.get_y() + bar.get_height() / 2)): bar.get_facecolor()
       for bar in tree.patches
     }
-    self.assertEqual(colours[0, 1], colours[192, 3])
-    self.assertEqual(colours[128, 1], colours[192, 2])
-    self.assertNotEqual(colours[0, 1], colours[128, 1])
+    self.assertEqual(colors[0, 1], colors[192, 3])
+    self.assertEqual(colors[128, 1], colors[192, 2])
+    self.assertNotEqual(colors[0, 1], colors[128, 1])
 
 
 if __name__ == '__main__':

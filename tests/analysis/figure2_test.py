@@ -80,7 +80,7 @@ class FigureTest(parameterized.TestCase):
       for line in panel.get_lines()
     }
     self.assertLen(looks, 9)
-    # The colour and the dashes alone tell them apart, where markers are far between.
+    # The color and the dashes alone tell them apart, where markers are far between.
     self.assertLen({look[:2] for look in looks}, 9)
 
   def _cut_short(self, name):

@@ -173,8 +173,8 @@ class ValidationTest(parameterized.TestCase):
     ({'eval.resize': 7, 'data.image_size': 8}, 'config.eval.resize=7: less than data.image_size=8'),
     ({'data.crop_area': (0.5, 0.1)}, r'config.data.crop_area=\(0.5, 0.1\): not a range'),
     ({'data.crop_aspect': (1.0, 1.0, 1.0)}, 'config.data.crop_aspect=.*: not a range'),
-    ({'augment.jitter': 0.4}, 'config.augment.jitter=0.4: grey images have no colour'),
-    ({'augment.lighting': 0.1}, 'config.augment.lighting=0.1: grey images have no colour'),
+    ({'augment.jitter': 0.4}, 'config.augment.jitter=0.4: gray images have no color'),
+    ({'augment.lighting': 0.1}, 'config.augment.lighting=0.1: gray images have no color'),
   )
   def test_refuses(self, overrides, line):
     made = fake_run.make_config('', **overrides)

@@ -146,13 +146,13 @@ class DataTest(faults.FaultCase, parameterized.TestCase):
   def test_odd_images_are_read(self):
     place = self.image_folder('cmyk.jpg', encode(noise('CMYK')))
     (place / 'train' / 'a' / 'png.jpg').write_bytes(encode(noise(), 'PNG'))
-    (place / 'train' / 'b' / 'grey.jpg').write_bytes(encode(noise('L')))
+    (place / 'train' / 'b' / 'gray.jpg').write_bytes(encode(noise('L')))
     (place / 'train' / 'b' / 'tiny.png').write_bytes(encode(noise('RGB', (1, 1)), 'PNG'))
     for pipeline in ('resident', 'stream'):
       fields = {**FOLDER, 'data.pipeline': pipeline, 'global_batch_size': 20, 'data.workers': 0}
       text = self.completes(self.folder / f'odd-{pipeline}', data_dir=place, **fields)
       self.assertIn('20 training images, 1 steps an epoch', text)
-    FOUND.append(('CMYK, PNG named .jpg, grey, 1x1', 'read, by both ways'))
+    FOUND.append(('CMYK, PNG named .jpg, gray, 1x1', 'read, by both ways'))
 
   @parameterized.named_parameters((pipeline, pipeline) for pipeline in ('resident', 'stream'))
   def test_label_out_of_range(self, pipeline):

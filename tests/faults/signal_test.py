@@ -70,7 +70,7 @@ class SignalTest(faults.FaultCase, parameterized.TestCase):
 
   @parameterized.parameters(
     ('data start', 'data.pipeline', 'module.open_training'),
-    ('initialisation', 'training.steps', 'module.create_state'),
+    ('initialization', 'training.steps', 'module.create_state'),
   )
   def test_before_the_first_step(self, phase, module, target):
     workdir = self.folder / phase.replace(' ', '-')

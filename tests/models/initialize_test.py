@@ -21,7 +21,7 @@ def create(name, **settings):
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def flax_init(model, seed):
-  """As a network was initialised before; the forward pass it runs is not computed."""
+  """As a network was initialized before; the forward pass it runs is not computed."""
   return model.init(jax.random.key(seed, impl='rbg'), jnp.zeros((1, SIDE, SIDE, 3)))
 
 

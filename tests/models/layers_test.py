@@ -38,10 +38,10 @@ def numpy_batch_norm(x, upstream, scale, bias):
   axes = tuple(range(x.ndim - 1))
   mean, var = x.mean(axes), x.var(axes)
   normal = (x - mean) / np.sqrt(var + 1e-5)
-  centred = upstream - upstream.mean(axes) - normal * (upstream * normal).mean(axes)
+  centered = upstream - upstream.mean(axes) - normal * (upstream * normal).mean(axes)
   return {
     'y': normal * scale + bias,
-    'x': scale / np.sqrt(var + 1e-5) * centred,
+    'x': scale / np.sqrt(var + 1e-5) * centered,
     'scale': (upstream * normal).sum(axes),
     'bias': upstream.sum(axes),
     'mean': mean,

@@ -145,7 +145,7 @@ class EnvironmentTest(absltest.TestCase):
       stderr.getvalue(),
       'bitnet_jax: warning: settings was jax_default_prng_impl threefry2x32, '
       'jax_threefry_partitionable True, is jax_default_prng_impl rbg, jax_threefry_partitionable '
-      'False: the same examples in the same order, but cropped, mirrored and coloured at random in '
+      'False: the same examples in the same order, but cropped, mirrored and colored at random in '
       'another way\n',
     )
 

@@ -1,7 +1,7 @@
 """Parameters and multiply-adds of the networks, from the very modules that train.
 
 A network is traced, never run: its parameters are the shapes that `jax.eval_shape` gives its
-initialisation, its multiply-adds a walk over the jaxpr of its forward pass. Convolutions and the
+initialization, its multiply-adds a walk over the jaxpr of its forward pass. Convolutions and the
 classifier count, nothing else; a tap that falls on padding counts like any other, as in the
 paper's figures (XLA's own cost analysis leaves such taps out).
 """

@@ -46,11 +46,11 @@ def place(
   """
   pixels = renderer.points_to_pixels(1.0)
   half = marker * pixels / 2
-  centres = [panel.transData.transform(point) for point in points]
-  taken = [Bbox([[x - half, y - half], [x + half, y + half]]) for x, y in centres]
+  centers = [panel.transData.transform(point) for point in points]
+  taken = [Bbox([[x - half, y - half], [x + half, y + half]]) for x, y in centers]
   frame = panel.get_window_extent(renderer)
   failures = 0
-  for (x, y), point, text in zip(centres, points, texts, strict=True):
+  for (x, y), point, text in zip(centers, points, texts, strict=True):
     note = panel.annotate(text, point, (0, 0), textcoords='offset points', fontsize=fontsize)
     note.set_in_layout(False)
     size = note.get_window_extent(renderer)
@@ -95,10 +95,10 @@ def _around(x: float, y: float, width: float, height: float, radius: float) -> I
 
 
 def _lead(
-  panel: axes.Axes, point: tuple[float, float], centre: tuple[float, float], box: Bbox
+  panel: axes.Axes, point: tuple[float, float], center: tuple[float, float], box: Bbox
 ) -> None:
   """A thin line from a point to the nearest edge of its label."""
-  x = min(max(centre[0], box.x0), box.x1)
-  y = min(max(centre[1], box.y0), box.y1)
+  x = min(max(center[0], box.x0), box.x1)
+  y = min(max(center[1], box.y0), box.y1)
   end = panel.transData.inverted().transform((x, y))
   panel.plot(*zip(point, end, strict=True), color='#777777', linewidth=0.7, zorder=1)

@@ -1,4 +1,4 @@
-"""What all figures share: colours, frames, names of runs, files. Loads no JAX."""
+"""What all figures share: colors, frames, names of runs, files. Loads no JAX."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from matplotlib import axes, figure, ticker
 
 from bitnet_jax import errors
 
-# Okabe and Ito's colours, which stay apart for colour-blind readers; their
+# Okabe and Ito's colors, which stay apart for color-blind readers; their
 # yellow is left out, too pale for a line on white.
-COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00', '#000000')
-GREY = '#767676'
+COLORS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00', '#000000')
+GRAY = '#767676'
 FORMATS = ('.png', '.svg')
 matplotlib.rcParams['svg.hashsalt'] = 'bitnet_jax'  # Two runs write the same bytes.
 

@@ -100,15 +100,15 @@ with tfds.core.registered.skip_registration():
   # tfds keeps the names for its own classes; these write what those read.
 
   class Cifar10(_CifarFromBinary, cifar.Cifar10):
-    """CIFAR-10 (Krizhevsky 2009): 50,000 and 10,000 32x32 colour images in 10 classes."""
+    """CIFAR-10 (Krizhevsky 2009): 50,000 and 10,000 32x32 color images in 10 classes."""
 
   class Cifar100(_CifarFromBinary, cifar.Cifar100):
     """CIFAR-100 (Krizhevsky 2009): as CIFAR-10, in 100 classes and 20 superclasses."""
 
   class Digits(tfds.core.GeneratorBasedBuilder):
-    """The test set of UCI's Optical Recognition of Handwritten Digits, 8x8 and grey.
+    """The test set of UCI's Optical Recognition of Handwritten Digits, 8x8 and gray.
 
-    scikit-learn ships it: nothing is downloaded. Its 17 levels of grey, 0 to 16,
+    scikit-learn ships it: nothing is downloaded. Its 17 levels of gray, 0 to 16,
     become `round(255 * level / 16)`. Train is the first 1,437 images as they
     stand in the file, test the last 360.
     """
@@ -119,7 +119,7 @@ with tfds.core.registered.skip_registration():
     def _info(self) -> tfds.core.DatasetInfo:
       return tfds.core.DatasetInfo(
         builder=self,
-        description='1,797 handwritten digits, 8x8, grey.',
+        description='1,797 handwritten digits, 8x8, gray.',
         features=tfds.features.FeaturesDict(
           {
             'id': tfds.features.Text(),

@@ -28,7 +28,7 @@ def name_of(path: str) -> str:
 def make(path: str) -> type[tfds.core.GeneratorBasedBuilder]:
   """The builder of a folder laid out as `folder.list_images` reads it.
 
-  Its splits are the sub-directories, its classes those of 'train'. A grey or colour JPEG and an
+  Its splits are the sub-directories, its classes those of 'train'. A gray or color JPEG and an
   8-bit PNG without transparency keep their bytes; every other image becomes the PNG of what
   `decode.decode` makes of it, so that any program reads RGB.
   """
@@ -80,7 +80,7 @@ def splits(path: str) -> list[str]:
 
 
 def plain(encoded: bytes, key: str) -> bytes:
-  """The bytes of an image that any decoder reads as RGB or grey: `encoded` itself if it is one.
+  """The bytes of an image that any decoder reads as RGB or gray: `encoded` itself if it is one.
 
   Raises:
     DataError: it cannot be decoded.

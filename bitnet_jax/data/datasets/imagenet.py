@@ -1,8 +1,8 @@
 """ILSVRC12 from its official archives, without TensorFlow.
 
 Name, version, features and order on disk are those of tfds's own builder, which reads the archives
-through TensorFlow. The original JPEG bytes are kept; what is no JPEG, or one that is not grey or
-colour (in the official set one PNG and 22 CMYK files), is encoded again, as tfds does.
+through TensorFlow. The original JPEG bytes are kept; what is no JPEG, or one that is not gray or
+color (in the official set one PNG and 22 CMYK files), is encoded again, as tfds does.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _VALIDATION_NAME = re.compile(r'ILSVRC2012_val_(\d{8})\.JPEG')
 
 
 def repair(encoded: bytes, key: str) -> bytes:
-  """The bytes of a grey or colour JPEG: `encoded` itself if it is one.
+  """The bytes of a gray or color JPEG: `encoded` itself if it is one.
 
   Raises:
     DataError: it cannot be decoded.

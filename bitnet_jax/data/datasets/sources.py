@@ -37,7 +37,7 @@ class Source(Protocol):
     name: 'digits', 'cifar10', 'cifar100', 'imagenet2012' or 'folder'.
     split: as it was asked for.
     class_names: in the order of the labels.
-    channels: 1 (grey) or 3 (RGB).
+    channels: 1 (gray) or 3 (RGB).
     image_size: side in pixels; 0 where sizes vary.
     fingerprint: SHA-256 of what the split's data set was made of when it was prepared, or of the
       names and sizes of a folder's images.

@@ -1,4 +1,4 @@
-"""Augmentation and normalisation on the device, from uint8 pixels to the network's input.
+"""Augmentation and normalization on the device, from uint8 pixels to the network's input.
 
 The random choices of an example depend on the run's seed, the step and the example's position in
 the global batch, so they are the same whatever the number of devices or processes.
@@ -14,8 +14,8 @@ import numpy as np
 
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
 
-GREY = (0.299, 0.587, 0.114)
-# Of the colours of ILSVRC12, on the scale 0..1; a column is a component (fb.resnet.torch,
+GRAY = (0.299, 0.587, 0.114)
+# Of the colors of ILSVRC12, on the scale 0..1; a column is a component (fb.resnet.torch,
 # datasets/imagenet.lua).
 EIGENVALUES = (0.2175, 0.0188, 0.0045)
 EIGENVECTORS = (
@@ -61,7 +61,7 @@ def random_crop_flip(
   """Pads, crops to the old size at a random place and mirrors half of the images.
 
   Args:
-    images: `[batch, height, width, channels]`, normalised, so that a zero is the mean colour.
+    images: `[batch, height, width, channels]`, normalized, so that a zero is the mean color.
     keys: `[batch]`.
     pad: pixels added on each side; 0 for no crop.
     pad_mode: 'zeros' or 'reflect' (about the edge pixel, which is not repeated).
@@ -100,7 +100,7 @@ def color_transform(
   """Random brightness, contrast and saturation, then lighting noise.
 
   The recipe takes the first three in random order. Without clamping, as in Torch, the order
-  changes nothing (saturation leaves every grey as it is, and all three are linear), so none is
+  changes nothing (saturation leaves every gray as it is, and all three are linear), so none is
   drawn.
 
   Args:
@@ -125,7 +125,7 @@ def color_transform(
 
 
 def draw_color(key: jax.Array, jitter: float, lighting: float) -> tuple[jax.Array, jax.Array]:
-  """The random numbers of an example's colours.
+  """The random numbers of an example's colors.
 
   Args:
     key: of the example.
@@ -134,7 +134,7 @@ def draw_color(key: jax.Array, jitter: float, lighting: float) -> tuple[jax.Arra
 
   Returns:
     Factors of brightness, contrast and saturation, `[3]`; noise along each principal component
-    of colour, `[3]`.
+    of color, `[3]`.
   """
   # The key itself gives crop and flip.
   factor_key, noise_key = jax.random.split(jax.random.fold_in(key, 1))
@@ -145,13 +145,13 @@ def draw_color(key: jax.Array, jitter: float, lighting: float) -> tuple[jax.Arra
 def color_matrix(
   mean: jax.Array, factors: jax.Array, noise: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """The matrix A and offset b of the colours x that become A x + b.
+  """The matrix A and offset b of the colors x that become A x + b.
 
-  Brightness blends x with black, contrast with the mean grey of the image, saturation with the
-  pixel's own grey; lighting adds a colour.
+  Brightness blends x with black, contrast with the mean gray of the image, saturation with the
+  pixel's own gray; lighting adds a color.
 
   Args:
-    mean: colour of the image, `[3]`, on the scale 0..255.
+    mean: color of the image, `[3]`, on the scale 0..255.
     factors: see `draw_color`.
     noise: see `draw_color`.
 
@@ -159,11 +159,11 @@ def color_matrix(
     `[3, 3]` and `[3]`.
   """
   brightness, contrast, saturation = factors
-  grey = jnp.asarray(GREY, jnp.float32)
-  own_grey = jnp.broadcast_to(grey, (3, 3))
-  matrix = brightness * contrast * (saturation * jnp.eye(3) + (1.0 - saturation) * own_grey)
+  gray = jnp.asarray(GRAY, jnp.float32)
+  own_gray = jnp.broadcast_to(gray, (3, 3))
+  matrix = brightness * contrast * (saturation * jnp.eye(3) + (1.0 - saturation) * own_gray)
   light = jnp.asarray(EIGENVECTORS, jnp.float32) @ (noise * jnp.asarray(EIGENVALUES, jnp.float32))
-  return matrix, brightness * (1.0 - contrast) * (grey @ mean) + 255.0 * light
+  return matrix, brightness * (1.0 - contrast) * (gray @ mean) + 255.0 * light
 
 
 def apply_color(images: jax.Array, matrix: jax.Array, offset: jax.Array) -> jax.Array:
@@ -199,7 +199,7 @@ def make_train_augment(
 
 
 def evaluation_views(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
-  """Normalises; crops `[batch, views, ...]` become `[batch * 2 * views, ...]`, each mirrored too.
+  """Normalizes; crops `[batch, views, ...]` become `[batch * 2 * views, ...]`, each mirrored too.
 
   Args:
     images: uint8 `[batch, height, width, channels]`, or `[batch, views, height, width, channels]`.

@@ -210,7 +210,7 @@ def resize_shorter_side(image: EncodedImage, size: int, antialias: bool) -> np.n
 
 
 def five_crops(image: np.ndarray, size: int) -> list[np.ndarray]:
-  """The centre, then the corners: top left and right, bottom left and right; square."""
+  """The center, then the corners: top left and right, bottom left and right; square."""
   down, across = image.shape[0] - size, image.shape[1] - size
   places = (((down + 1) // 2, (across + 1) // 2), (0, 0), (0, across), (down, 0), (down, across))
   return [image[top : top + size, left : left + size] for top, left in places]

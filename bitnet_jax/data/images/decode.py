@@ -26,19 +26,19 @@ warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
 
 
 def decode(encoded: bytes, channels: int, key: str) -> np.ndarray:
-  """Decodes an image, whatever its mode, to grey or RGB.
+  """Decodes an image, whatever its mode, to gray or RGB.
 
   - Transparency is composited on white, the page that drawings with a
     transparent background are made for: black strokes stay visible.
-  - 16 bits a channel are scaled to 8 (grey: rounded; colour: the high byte).
-  - CMYK and YCCK become RGB by Pillow's formula; colour profiles are ignored.
-  - Grey from colour is 0.299 R + 0.587 G + 0.114 B.
+  - 16 bits a channel are scaled to 8 (gray: rounded; color: the high byte).
+  - CMYK and YCCK become RGB by Pillow's formula; color profiles are ignored.
+  - Gray from color is 0.299 R + 0.587 G + 0.114 B.
   - The orientation in the EXIF data is applied, so that photos of a phone stand
     upright. (Torch's and TensorFlow's decoders do not.)
 
   Args:
     encoded: the file's bytes; its contents tell JPEG or PNG, not its name.
-    channels: 1 for grey, 3 for RGB.
+    channels: 1 for gray, 3 for RGB.
     key: names the image in an error.
 
   Returns:
@@ -71,7 +71,7 @@ def decode(encoded: bytes, channels: int, key: str) -> np.ndarray:
 def _to_pixels(image: Image.Image, channels: int) -> np.ndarray:
   if image.getexif().get(_ORIENTATION, 1) != 1:
     image = ImageOps.exif_transpose(image)
-  if image.mode.startswith('I'):  # 16-bit grey; Pillow's own conversion clips at 255.
+  if image.mode.startswith('I'):  # 16-bit gray; Pillow's own conversion clips at 255.
     wide = np.asarray(image).astype(np.int64)
     image = Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
   if image.has_transparency_data:
@@ -102,7 +102,7 @@ class EncodedImage:
 
     Args:
       encoded: the file's bytes.
-      channels: 1 for grey, 3 for RGB.
+      channels: 1 for gray, 3 for RGB.
       key: names the image in an error.
 
     Raises:
@@ -175,11 +175,11 @@ def _has_metadata(encoded: bytes) -> bool:
 
 
 def fit(image: np.ndarray, size: int) -> np.ndarray:
-  """Resizes the shorter side to `size` and crops the centre square.
+  """Resizes the shorter side to `size` and crops the center square.
 
   Bicubic, with the kernel widened where it shrinks (antialias). Both steps in
   one: only the pixels that the square needs are computed, and the square is
-  centred to a fraction of a pixel.
+  centered to a fraction of a pixel.
 
   Args:
     image: uint8 `[height, width, channels]`.

@@ -104,8 +104,8 @@ class SubdivisionTest(parameterized.TestCase):
     self.assertLessEqual(seen, patterns)
     self.assertAlmostEqual(sum(map(_area, cells)), 4.0, places=12)
     # What the grid misses is there: within each cell the pattern is the cell's.
-    centres = np.stack([cell.corners.mean(axis=0) for cell in cells])
-    _, inside = relu_network.evaluate(network, centres)
+    centers = np.stack([cell.corners.mean(axis=0) for cell in cells])
+    _, inside = relu_network.evaluate(network, centers)
     np.testing.assert_array_equal(inside, np.stack([cell.pattern for cell in cells]))
 
   def test_refined_sampling_finds_every_cell(self):
@@ -234,12 +234,12 @@ class LinearTest(parameterized.TestCase):
     count = bounds.count_cells(network, subdivision, cells)
     functions = set()
     for cell in cells:
-      centre = cell.corners.mean(axis=0)
-      step = 1e-3 * np.abs(cell.corners - centre).max()
-      towards = centre + step * (cell.corners[:2] - centre)
-      values = relu_network.evaluate(network, np.stack([centre, *towards]))[0][:, 0]
-      gradient = np.linalg.solve(towards - centre, values[1:] - values[0])
-      offset = values[0] - gradient @ centre
+      center = cell.corners.mean(axis=0)
+      step = 1e-3 * np.abs(cell.corners - center).max()
+      towards = center + step * (cell.corners[:2] - center)
+      values = relu_network.evaluate(network, np.stack([center, *towards]))[0][:, 0]
+      gradient = np.linalg.solve(towards - center, values[1:] - values[0])
+      offset = values[0] - gradient @ center
       functions.add(tuple(np.round([*gradient, offset], 4) + 0.0))
     self.assertLen(functions, count.linear)
     self.assertLessEqual(count.linear, count.activation)

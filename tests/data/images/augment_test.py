@@ -1,4 +1,4 @@
-"""Crop, flip and normalisation against NumPy, and their independence of the number of devices."""
+"""Crop, flip and normalization against NumPy, and their independence of the number of devices."""
 
 import itertools
 
@@ -97,8 +97,8 @@ class CropFlipTest(parameterized.TestCase):
     got = make(pad=0, flip=False)(images, keys(0, np.arange(4)))
     np.testing.assert_array_equal(got, np.stack([normalized(image) for image in images]))
 
-  def test_border_is_zero_after_normalisation(self):
-    """The mean colour, where a border of black pixels would be about -2."""
+  def test_border_is_zero_after_normalization(self):
+    """The mean color, where a border of black pixels would be about -2."""
     white = np.full((64, 8, 8, 3), 255, np.uint8)
     outputs = np.asarray(make(flip=False)(white, keys(0, np.arange(64))))
     inside = normalized(white[0])[0, 0]
@@ -110,9 +110,9 @@ class CropFlipTest(parameterized.TestCase):
   def test_channels_stay_together(self):
     images = np.repeat(random_images(16, 8, 8)[..., :1], 3, axis=-1)
     outputs = np.asarray(make()(images, keys(0, np.arange(16))))
-    colours = outputs * np.array(STD) + np.array(MEAN)
+    colors = outputs * np.array(STD) + np.array(MEAN)
     inside = outputs.any(axis=-1)
-    np.testing.assert_allclose(colours[inside][:, 0], colours[inside][:, 2], atol=1e-3)
+    np.testing.assert_allclose(colors[inside][:, 0], colors[inside][:, 2], atol=1e-3)
 
 
 class RandomnessTest(parameterized.TestCase):
@@ -157,7 +157,7 @@ class RandomnessTest(parameterized.TestCase):
     self.assertLess(same.sum(), 5)  # one in 162 by chance
 
   def test_keys_do_not_repeat_over_steps_and_positions(self):
-    """A key of step + position, say, would give an example its neighbour's choices."""
+    """A key of step + position, say, would give an example its neighbor's choices."""
     data = [jax.random.key_data(keys(step, np.arange(32))) for step in range(8)]
     self.assertLen(np.unique(np.concatenate(data), axis=0), 8 * 32)
 

@@ -1,4 +1,4 @@
-"""Colour augmentation against a plain NumPy rendering of it, and by distribution."""
+"""Color augmentation against a plain NumPy rendering of it, and by distribution."""
 
 import itertools
 
@@ -26,7 +26,7 @@ def keys(number, seed=0):
   return jax.jit(augment.example_keys)(rng, 0, jnp.arange(number, dtype=jnp.int32))
 
 
-def grey(x):
+def gray(x):
   """[height, width, 1]; Torch's grayscale()."""
   return 0.299 * x[..., :1] + 0.587 * x[..., 1:2] + 0.114 * x[..., 2:]
 
@@ -36,8 +36,8 @@ def step_by_step(image, order, factors, noise):
   x = image.astype(np.float64) / 255
   targets = {
     'brightness': lambda x: np.zeros_like(x),
-    'contrast': lambda x: np.full_like(x, grey(x).mean()),
-    'saturation': lambda x: np.broadcast_to(grey(x), x.shape),
+    'contrast': lambda x: np.full_like(x, gray(x).mean()),
+    'saturation': lambda x: np.broadcast_to(gray(x), x.shape),
   }
   for kind in order:
     factor = factors[kind]
@@ -73,7 +73,7 @@ class TrainAugmentTest(parameterized.TestCase):
     for image, result, *numbers in zip(images, got, *map(np.asarray, drawn), strict=True):
       np.testing.assert_allclose(result, step_by_step(image, (2, 0, 1), *numbers), atol=2e-5)
 
-  def test_flip_comes_with_the_same_colours(self):
+  def test_flip_comes_with_the_same_colors(self):
     images = random_images(32)
     plain, flipped = (
       np.asarray(
@@ -88,7 +88,7 @@ class TrainAugmentTest(parameterized.TestCase):
     np.testing.assert_array_equal(same, ~mirrored)
     self.assertBetween(same.sum(), 4, 28)
 
-  def test_an_examples_colours_do_not_depend_on_its_neighbours(self):
+  def test_an_examples_colors_do_not_depend_on_its_neighbors(self):
     images = random_images(16)
     transform = augment.make_train_augment(
       mean=MEAN, std=STD, pad=0, pad_mode='zeros', flip=True, jitter=0.4, lighting=0.1
@@ -134,7 +134,7 @@ class EvaluationViewsTest(absltest.TestCase):
         np.testing.assert_allclose(views[example, view], want, atol=1e-5)
         np.testing.assert_allclose(views[example, 5 + view], want[:, ::-1], atol=1e-5)
 
-  def test_one_crop_is_normalised_alone(self):
+  def test_one_crop_is_normalized_alone(self):
     images = random_images(2)
     got = augment.evaluation_views(images, MEAN, STD)
     np.testing.assert_array_equal(got, augment.normalize(images, MEAN, STD))

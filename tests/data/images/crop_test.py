@@ -16,7 +16,7 @@ NO_BITS = np.zeros(crop.NUM_RANDOM_WORDS, np.uint64)
 
 
 def photo(height, width, seed=0):
-  """Smooth colours, so that an image and its shrunken form have the same."""
+  """Smooth colors, so that an image and its shrunken form have the same."""
   coarse = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), np.uint8)
   return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
 
@@ -118,7 +118,7 @@ class RandomAreaBoxTest(parameterized.TestCase):
     self.assertAlmostEqual(down.mean(), 0.5, delta=0.025)
     self.assertLess(abs(np.corrcoef(across, down)[0, 1]), 0.07)
 
-  def test_strip_falls_back_to_its_centre(self):
+  def test_strip_falls_back_to_its_center(self):
     image = photo(20, 400)
     cut = crop.RandomResizedCrop(10, antialias=True)
     boxes = [
@@ -167,7 +167,7 @@ class RandomAreaTest(parameterized.TestCase):
 
 
 class EvaluationTest(parameterized.TestCase):
-  def test_shorter_side_then_centre(self):
+  def test_shorter_side_then_center(self):
     encoded = encode(photo(300, 401), 'PNG')
     got = crop.CenterCrop(224, resize=256, antialias=True)(encoded, 3, 'k', NO_BITS)
     whole = Image.open(io.BytesIO(encoded)).resize((342, 256), Image.Resampling.BICUBIC)
@@ -177,7 +177,7 @@ class EvaluationTest(parameterized.TestCase):
     rows, columns = np.mgrid[:9, :12].astype(np.uint8)
     image = np.stack([rows, columns, rows], -1)
     corners = [view[0, 0, :2].tolist() for view in crop.five_crops(image, 4)]
-    # Torch rounds the centre up: (9 - 4) / 2 is 3.
+    # Torch rounds the center up: (9 - 4) / 2 is 3.
     self.assertEqual(corners, [[3, 4], [0, 0], [0, 8], [5, 0], [5, 8]])
     self.assertEqual({view.shape for view in crop.five_crops(image, 4)}, {(4, 4, 3)})
 
@@ -188,7 +188,7 @@ class EvaluationTest(parameterized.TestCase):
     self.assertEqual(views.shape, (5, 16, 16, 3))
     np.testing.assert_array_equal(views[0], one)
 
-  def test_large_photo_keeps_its_centre(self):
+  def test_large_photo_keeps_its_center(self):
     image = photo(1800, 2400)
     encoded = encode(image)
     got = crop.CenterCrop(56, resize=64)(encoded, 3, 'k', NO_BITS)
@@ -209,7 +209,7 @@ class EvaluationTest(parameterized.TestCase):
 
 
 class EveryModeTest(parameterized.TestCase):
-  """A colour comes out as that colour, whatever the file is and however it is cropped."""
+  """A color comes out as that color, whatever the file is and however it is cropped."""
 
   @parameterized.product(
     kind=(
@@ -219,19 +219,19 @@ class EveryModeTest(parameterized.TestCase):
       crop.CenterCrop(16),
     ),
     size=((30, 40), (1, 1)),
-    case=('grey', 'rgb', 'cmyk', 'palette', 'alpha', 'grey16', 'png_grey', 'exif', '420'),
+    case=('gray', 'rgb', 'cmyk', 'palette', 'alpha', 'gray16', 'png_gray', 'exif', '420'),
   )
   def test_comes_out_as_rgb(self, kind, size, case):
-    red, grey = (200, 30, 60), (90, 90, 90)
+    red, gray = (200, 30, 60), (90, 90, 90)
     rgb = Image.new('RGB', size[::-1], red)
     encoded, color = {
-      'grey': (encode(Image.new('L', size[::-1], 90)), grey),
+      'gray': (encode(Image.new('L', size[::-1], 90)), gray),
       'rgb': (encode(rgb), red),
       'cmyk': (encode(rgb.convert('CMYK')), red),
       'palette': (encode(rgb.convert('P', palette=Image.Palette.ADAPTIVE), 'PNG'), red),
       'alpha': (encode(Image.new('RGBA', size[::-1], (*red, 0)), 'PNG'), (255, 255, 255)),
-      'grey16': (encode(Image.new('I;16', size[::-1], 90 * 257), 'PNG'), grey),
-      'png_grey': (encode(Image.new('L', size[::-1], 90), 'PNG'), grey),
+      'gray16': (encode(Image.new('I;16', size[::-1], 90 * 257), 'PNG'), gray),
+      'png_gray': (encode(Image.new('L', size[::-1], 90), 'PNG'), gray),
       'exif': (turned(rgb, 6), red),
       '420': (encode(rgb, subsampling=2), red),
     }[case]

@@ -27,7 +27,7 @@ def one_pixel(mode, value):
 
 
 def png(width, height, depth, color_type, rows):
-  """A PNG written by hand: Pillow does not write 16-bit colour."""
+  """A PNG written by hand: Pillow does not write 16-bit color."""
 
   def chunk(kind, body):
     crc = struct.pack('>I', zlib.crc32(kind + body))
@@ -45,7 +45,7 @@ def palette(transparent):
   return encode(image, **({'transparency': 1} if transparent else {}))
 
 
-def colour_key():
+def color_key():
   image = Image.new('RGB', (2, 1), (1, 2, 3))
   image.putpixel((1, 0), (9, 8, 7))
   return encode(image, transparency=(9, 8, 7))
@@ -53,37 +53,37 @@ def colour_key():
 
 class DecodeTest(parameterized.TestCase):
   @parameterized.named_parameters(
-    ('grey', one_pixel('L', 77), [[77, 77, 77]]),
+    ('gray', one_pixel('L', 77), [[77, 77, 77]]),
     ('rgb', one_pixel('RGB', (1, 2, 3)), [[1, 2, 3]]),
     ('bit', one_pixel('1', 1), [[255, 255, 255]]),
     ('half_transparent_red', one_pixel('RGBA', (255, 0, 0, 128)), [[255, 127, 127]]),
     ('transparent_black', one_pixel('RGBA', (0, 0, 0, 0)), [[255, 255, 255]]),
-    ('half_transparent_grey', one_pixel('LA', (100, 128)), [[177, 177, 177]]),
+    ('half_transparent_gray', one_pixel('LA', (100, 128)), [[177, 177, 177]]),
     ('palette', palette(False), [[10, 20, 30], [200, 100, 50]]),
     ('palette_transparent', palette(True), [[10, 20, 30], [255, 255, 255]]),
-    ('colour_key', colour_key(), [[1, 2, 3], [255, 255, 255]]),
-    # 16 bits a channel: 0x80ff is 128.996 of 255; Pillow keeps the high byte of colours.
+    ('color_key', color_key(), [[1, 2, 3], [255, 255, 255]]),
+    # 16 bits a channel: 0x80ff is 128.996 of 255; Pillow keeps the high byte of colors.
     ('rgb_16', png(1, 1, 16, 2, [bytes.fromhex('80ff0000ffff')]), [[128, 0, 255]]),
     (
-      'grey_16',
+      'gray_16',
       png(4, 1, 16, 0, [struct.pack('>4H', 0, 255, 200 * 257, 65535)]),
       [[0] * 3, [1] * 3, [200] * 3, [255] * 3],
     ),
   )
-  def test_pixels_in_colour(self, encoded, expected):
+  def test_pixels_in_color(self, encoded, expected):
     pixels = decode.decode(encoded, 3, 'key')
     self.assertEqual(pixels.dtype, np.uint8)
     np.testing.assert_array_equal(pixels, np.array(expected)[None])
 
   @parameterized.named_parameters(
-    ('grey', one_pixel('L', 77), 77),
+    ('gray', one_pixel('L', 77), 77),
     ('red', one_pixel('RGB', (255, 0, 0)), 76),
     ('green', one_pixel('RGB', (0, 255, 0)), 150),
     ('transparent', one_pixel('LA', (100, 0)), 255),
     ('bit', one_pixel('1', 0), 0),
-    ('grey_16', png(1, 1, 16, 0, [struct.pack('>H', 200 * 257)]), 200),
+    ('gray_16', png(1, 1, 16, 0, [struct.pack('>H', 200 * 257)]), 200),
   )
-  def test_pixels_in_grey(self, encoded, expected):
+  def test_pixels_in_gray(self, encoded, expected):
     pixels = decode.decode(encoded, 1, 'key')
     np.testing.assert_array_equal(pixels, [[[expected]]])
     self.assertTrue(pixels.flags.writeable)
@@ -91,7 +91,7 @@ class DecodeTest(parameterized.TestCase):
   @parameterized.named_parameters(
     ('rgb', 'RGB', (200, 30, 60), (200, 30, 60)),
     ('cmyk', 'CMYK', (0, 255, 255, 0), (255, 0, 0)),
-    ('grey', 'L', 90, (90, 90, 90)),
+    ('gray', 'L', 90, (90, 90, 90)),
   )
   def test_jpeg(self, mode, value, expected):
     encoded = encode(Image.new(mode, (16, 16), value), 'JPEG', quality=100)
@@ -180,7 +180,7 @@ class FitTest(parameterized.TestCase):
     self.assertIs(decode.fit(image, 5), image)
 
   @parameterized.parameters(((4, 8), (slice(None), slice(2, 6))), ((8, 4), (slice(2, 6),)))
-  def test_crops_the_centre(self, shape, kept):
+  def test_crops_the_center(self, shape, kept):
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     np.testing.assert_array_equal(decode.fit(image, 4), image[kept])
 
@@ -198,7 +198,7 @@ class FitTest(parameterized.TestCase):
     middle = decode.fit(image, 16)[2:-2, 2:-2].astype(int)
     self.assertLessEqual(np.abs(middle - 127.5).max(), 2)
 
-  def test_odd_margins_are_centred(self):
+  def test_odd_margins_are_centered(self):
     # 5 columns on 2 rows, a bright one in the middle: the result is symmetric.
     image = np.zeros((2, 5, 1), np.uint8)
     image[:, 2] = 200
