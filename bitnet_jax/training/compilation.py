@@ -1,4 +1,4 @@
-"""Compiled programs are kept from one process to the next, and made while other things are done."""
+"""Keeps compiled programs for later processes, and compiles while other work is done."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def enable_persistent_cache() -> str:
 
 
 def compile_ahead(mapped: Any, *shapes: Any) -> Callable[[], None]:
-  """Traces a function now and compiles it, or loads it, in a thread; not in one process of several.
+  """Traces a function now and compiles it in a thread, where the process is the only one.
 
-  What fails in the thread fails again where the function is called, which tells of it.
+  A failure in the thread happens again, and is reported, where the function is called.
 
   Args:
-    mapped: of `parallel.map_devices`.
-    shapes: of its arguments, see `parallel.shapes`.
+    mapped: function from `devices.map_devices`.
+    shapes: its arguments as shapes, from `devices.shapes`.
 
   Returns:
     A function that waits for the thread; called before that, `mapped` would compile once more.

@@ -1,4 +1,4 @@
-"""What to say where a step needs more memory than a device has: need, have, a batch that fits."""
+"""Explains an out-of-memory fault: what a step needs, what the device has, a batch that fits."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _ASKED = re.compile(r'allocat\w* (\d+(?:\.\d+)?) ?([KMGT]?)i?(?:B|bytes)')
 def explain_out_of_memory(
   mapped: Callable[..., Tree], field: str, batch_size: int, fits: Callable[[int], bool]
 ) -> Callable[..., Tree]:
-  """A mapped function that tells of memory that ran out as a fault of the batch's size.
+  """Returns a mapped function that reports memory that ran out as a fault of the batch's size.
 
   The first call waits for its results: what a step needs does not change afterwards.
 
   Args:
-    mapped: of `parallel.map_devices`.
+    mapped: function from `devices.map_devices`.
     field: configuration field of the batch's size.
     batch_size: examples of a batch, over all devices.
     fits: whether a batch of another size divides as it has to.
@@ -78,9 +78,9 @@ def _explain(
 def largest_batch(
   batch_size: int, fixed: int, temporary: int, have: int, fits: Callable[[int], bool]
 ) -> int:
-  """The largest batch that should fit, 0 if none does.
+  """Returns the largest batch that should fit, 0 if none does.
 
-  What depends on the batch is taken to be all of `temporary`, so that the estimate is low.
+  All of `temporary` is taken to grow with the batch, so that the estimate is low.
 
   Args:
     batch_size: the one that did not fit.
@@ -96,7 +96,7 @@ def largest_batch(
 
 
 def device_memory() -> int:
-  """Bytes that one local device has for this process."""
+  """Returns the bytes that one local device has for this process."""
   stats = jax.local_devices()[0].memory_stats()
   if stats and 'bytes_limit' in stats:
     return stats['bytes_limit']
@@ -110,7 +110,7 @@ def device_memory() -> int:
 
 
 def _asked(message: str) -> int:
-  """Bytes of the allocation that failed, as XLA tells; 0 if it does not."""
+  """Returns the bytes of the allocation that failed, 0 if XLA's message has none."""
   found = _ASKED.search(message)
   return int(float(found[1]) * _UNITS[found[2]]) if found else 0
 

@@ -1,4 +1,4 @@
-"""Evaluates a saved network on any split and writes what came out."""
+"""Evaluates a saved network on any split and writes the results."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _FLAGS = {
 def evaluate(
   workdir: str, *, split: str = '', crops: int = 1, step: int = 0, **overrides: Any
 ) -> dict[str, Any]:
-  """Evaluates a checkpoint of a run and writes what came out.
+  """Evaluates a checkpoint of a run and writes the results.
 
   Args:
     workdir: of the run.
@@ -61,7 +61,7 @@ def evaluate(
     raise errors.DataError('split', split, f'{problem} of the run', 'name the data set of the run')
   model = build.make_model(config, len(network.class_names), devices.AXIS)
   folder = _make_folder(workdir)
-  run = evaluation.make_evaluator(
+  run = evaluation.Evaluator(
     model,
     data,
     mean=config.data.mean,
@@ -91,7 +91,7 @@ def override(
   resize: int = 0,
   workers: int = -1,
 ) -> None:
-  """Changes what an evaluation may choose; an argument at its default changes nothing."""
+  """Changes the fields that an evaluation may choose; a default argument changes nothing."""
   config.data.dir = data_dir or config.data.dir
   config.eval.batch_size = batch_size or config.eval.batch_size
   if resize:
@@ -113,7 +113,7 @@ def _validate(config: ml_collections.ConfigDict, overrides: dict[str, Any]) -> N
 
 
 def _make_folder(workdir: str) -> pathlib.Path:
-  """Where the results will go; said before the work, not after it."""
+  """Makes the folder for the results before the work, so that a fault costs nothing."""
   folder = pathlib.Path(workdir) / 'evaluation'
   try:
     folder.mkdir(exist_ok=True)
@@ -136,7 +136,7 @@ def _check_batch(batch_size: int, num_devices: int) -> None:
 def class_table(
   class_names: Sequence[str], counts: dict[str, np.ndarray]
 ) -> tuple[list[str], Iterable[list[Any]]]:
-  """Header and rows of the error of each class; a class without examples has none."""
+  """Returns header and rows of the error of each class; empty for a class without examples."""
   header = ['class', 'examples', 'error', 'error_top5']
   rows = []
   for label, name in enumerate(class_names):
@@ -149,7 +149,7 @@ def class_table(
 def confusion_table(
   class_names: Sequence[str], counts: dict[str, np.ndarray]
 ) -> tuple[list[str], Iterable[list[Any]]]:
-  """Header and rows (class, predicted class, how often), without those that never came up."""
+  """Returns header and rows (class, predicted class, count), without the pairs that never occur."""
   confusion = counts['confusion']
   rows = ([class_names[i], class_names[j], int(confusion[i, j])] for i, j in np.argwhere(confusion))
   return ['class', 'predicted', 'count'], rows

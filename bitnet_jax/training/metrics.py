@@ -1,4 +1,4 @@
-"""Loss and error as sums, so that any batching and any device count gives the same mean."""
+"""Computes loss and error as sums, so that any batch and device count gives the same mean."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CLASS_SUMS = ('class_count', 'class_correct', 'class_correct_top5')
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-  """Softmax cross-entropy of each example, in nats.
+  """Returns the softmax cross-entropy of each example, in nats.
 
   Args:
     logits: `[batch, classes]`.
@@ -28,10 +28,10 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def in_top_k(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
-  """Whether each label is among the k largest logits, `[batch]`, bool.
+  """Returns whether each label is among the k largest logits, `[batch]`, bool.
 
-  A tie counts against the example, and so does a logit that is not a number, so that a network
-  whose logits are all alike is right by chance never.
+  A tie counts against the example, and so does a NaN: a network whose logits are all alike is
+  never right.
   """
   own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
   others = jnp.arange(logits.shape[-1]) != labels[:, None]
@@ -40,7 +40,7 @@ def in_top_k(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
 
 
 def batch_sums(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> Sums:
-  """Sums over the examples that `mask` marks.
+  """Returns sums over the examples that `mask` marks.
 
   Args:
     logits: `[batch, classes]`.
@@ -61,7 +61,7 @@ def batch_sums(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> Sums:
 
 
 def class_sums(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> Sums:
-  """Counts for each class, over the examples that `mask` marks.
+  """Returns counts for each class, over the examples that `mask` marks.
 
   Args:
     logits: `[batch, classes]`.
@@ -88,7 +88,7 @@ def class_sums(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> Sums:
 
 
 def summarize(sums: dict[str, float]) -> dict[str, float]:
-  """Means from sums fetched from the device.
+  """Returns means from sums fetched from the device.
 
   Args:
     sums: what `batch_sums` gives, added up.

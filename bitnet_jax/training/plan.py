@@ -1,4 +1,4 @@
-"""How long a run is, and what is due after which step."""
+"""Decides how long a run is, and what is due after which step."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RUN_AHEAD = 4
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """How long a run is.
+  """Holds the length of a run.
 
   Attributes:
     steps_per_epoch: whole batches of the training split.
@@ -38,22 +38,22 @@ class Plan:
     return _RUN_AHEAD if self.steps_per_execution == 1 else 1
 
   def ends_epoch(self, step: int) -> bool:
-    """Whether an epoch, or the run, is over after `step` steps."""
+    """Returns whether an epoch, or the run, is over after `step` steps."""
     return step % self.steps_per_epoch == 0 or step == self.total_steps
 
   def is_due(self, step: int, every_epochs: int) -> bool:
-    """Whether what happens every so many epochs, and at the end, happens after `step` steps."""
+    """Returns whether what is due every so many epochs, and at the end, is due after `step`."""
     if step == self.total_steps:
       return True
     epoch, rest = divmod(step, self.steps_per_epoch)
     return bool(every_epochs) and rest == 0 and epoch % every_epochs == 0
 
   def count_steps(self, step: int, intervals: Sequence[int]) -> int:
-    """Steps of the call after `step` steps, none of which goes past the end of an epoch or the run.
+    """Returns the steps of the next call, which ends where anything is due.
 
     Args:
       step: steps taken.
-      intervals: something is due after every so many steps; 0 for never.
+      intervals: steps between things that are due; 0 for never.
     """
     lengths = (self.steps_per_epoch, *intervals)
     ends = [step + length - step % length for length in lengths if length]
@@ -102,12 +102,12 @@ def steps_per_execution(config: ml_collections.ConfigDict, steps_share_inputs: b
 
 
 def evaluates(config: ml_collections.ConfigDict, plan: Plan, step: int) -> bool:
-  """Whether the test split is evaluated after `step` steps."""
+  """Returns whether the test split is evaluated after `step` steps."""
   return plan.is_due(step, config.eval.every_epochs)
 
 
 def saves(config: ml_collections.ConfigDict, plan: Plan, step: int) -> bool:
-  """Whether a checkpoint is taken after `step` steps."""
+  """Returns whether a checkpoint is taken after `step` steps."""
   every_steps = config.checkpoint.every_steps
   in_interval = bool(every_steps) and step % every_steps == 0
   return in_interval or plan.is_due(step, config.checkpoint.every_epochs)

@@ -1,4 +1,4 @@
-"""Follows the steps of a run as they finish on the device: clock, metrics, progress."""
+"""Records the steps of a run as they finish on the device: time, metrics, progress."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Tree = Any
 
 
 class Recorder:
-  """Takes the report of each call of the device and logs it once the device is done with it.
+  """Logs the report of each call of the device, once the device is done with the call.
 
   Attributes:
     seconds: spent training so far, compilation included, evaluation and saving not.
@@ -62,7 +62,7 @@ class Recorder:
     self._timed_steps, self._timed_seconds, self._compiled = 0, 0.0, False
 
   def add(self, step: int, report: Tree, count: int = 1) -> None:
-    """Takes a call's report; waits for the call `ahead` before it.
+    """Takes a call's report, and waits for the call that lies `ahead` calls before.
 
     Args:
       step: steps taken once the call is over; within it nothing has to be logged.

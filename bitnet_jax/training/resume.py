@@ -1,4 +1,4 @@
-"""Going on from a checkpoint: whether it is the same run, and what is to be said about it."""
+"""Resumes a run from a checkpoint: checks that it is the same run, and warns of what changed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _UNRECORDED = {'repeated': False}
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-  """How far a run had come when it was saved.
+  """Says how far a run had come when it was saved.
 
   Attributes:
     seconds: of training.
@@ -58,7 +58,7 @@ def make_record(
   data: dict[str, Any],
   progress: Progress,
 ) -> dict[str, Any]:
-  """What a checkpoint says about its run, as a JSON object."""
+  """Returns what a checkpoint says about its run, as a JSON object."""
   return {
     'config': config.to_dict(),
     'environment': environment,
@@ -106,7 +106,7 @@ def restore(
 
 
 def shared_fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """Fields that must be the same in all processes of a run, by name."""
+  """Returns the fields that must be the same in all processes of a run, by name."""
   return {
     f'config.{name}': value
     for name, value in fields.flatten(config)
@@ -173,7 +173,7 @@ def check_data(
 
 
 def warn_of_changes(environment: dict[str, Any], saved: dict[str, Any]) -> None:
-  """Says on stderr what differs of that which the bits depend on."""
+  """Warns of each difference in what the bits depend on."""
   for name in ENVIRONMENT:
     new, old = environment[name], {**_UNRECORDED, **saved}.get(name)
     if new == old or old is None:

@@ -1,7 +1,7 @@
-"""What is trained and how one step changes it: pure functions of arrays.
+"""Defines the training state and how one step changes it: pure functions of arrays.
 
-The functions here see what one device holds and are mapped over the devices by
-`parallel.map_devices`; they know nothing of data sets, files or configurations.
+The functions see what one device holds and are mapped over the devices by `devices.map_devices`;
+they know nothing of data sets, files or configurations.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ STEM = 'stem_conv'
 
 @flax.struct.dataclass
 class TrainState:
-  """All that a run changes; what a checkpoint holds.
+  """Holds all that a run changes; what a checkpoint saves.
 
   Attributes:
     step: steps taken, int32 scalar.
@@ -54,7 +54,7 @@ class TrainState:
 
 
 def zero_sums() -> metrics.Sums:
-  """Sums over no step."""
+  """Returns the sums over no step."""
   names = ('loss', 'correct', 'correct_top5', 'count', 'stem_gradient_norm', 'steps')
   return {name: np.zeros((), np.float32) for name in names}
 
@@ -65,7 +65,7 @@ def create_state(
   seed: int,
   image_shape: tuple[int, ...],
 ) -> TrainState:
-  """A state before the first step, as NumPy arrays.
+  """Returns a state before the first step, as NumPy arrays.
 
   Parameters are always drawn on the host's CPU, with a generator that compiles fast, so that a
   seed means the same network on every kind of device.
@@ -87,12 +87,12 @@ def create_state(
 def state_shapes(
   model: nn.Module, optimizer: optax.GradientTransformation, image_shape: tuple[int, ...]
 ) -> TrainState:
-  """What `create_state` gives, as shapes; nothing is drawn."""
+  """Returns the shapes of what `create_state` gives; nothing is drawn."""
   return _fresh_state(initialize.shapes(model, image_shape), optimizer)
 
 
 def _fresh_state(variables: Tree, optimizer: optax.GradientTransformation) -> TrainState:
-  """The optimizer's state is of shapes."""
+  """Returns a state whose optimizer's part is shapes alone."""
   return TrainState(
     step=np.zeros((), np.int32),
     params=variables['params'],
@@ -102,6 +102,19 @@ def _fresh_state(variables: Tree, optimizer: optax.GradientTransformation) -> Tr
     epoch_sums=zero_sums(),
     diverging=np.zeros((), np.int32),
   )
+
+
+def _make_gradient(model: nn.Module) -> Callable[..., tuple[Tree, tuple[jax.Array, Tree]]]:
+  """Returns `gradient(params, state, images, labels)`: of the mean loss, with logits and averages."""
+
+  def loss_and_logits(
+    params: Tree, state: TrainState, images: jax.Array, labels: jax.Array
+  ) -> tuple[jax.Array, tuple[jax.Array, Tree]]:
+    variables = {'params': params, 'batch_stats': state.batch_stats}
+    logits, updated = model.apply(variables, images, train=True, mutable=['batch_stats'])
+    return metrics.cross_entropy(logits, labels).mean(), (logits, updated.get('batch_stats', {}))
+
+  return jax.grad(loss_and_logits, has_aux=True)
 
 
 def make_train_step(
@@ -131,20 +144,12 @@ def make_train_step(
     steps the loss has been too large.
   """
 
-  def loss_and_logits(params: Tree, state: TrainState, images: jax.Array, labels: jax.Array):
-    logits, updated = model.apply(
-      {'params': params, 'batch_stats': state.batch_stats},
-      images,
-      train=True,
-      mutable=['batch_stats'],
-    )
-    return metrics.cross_entropy(logits, labels).mean(), (logits, updated.get('batch_stats', {}))
+  gradient = _make_gradient(model)
 
   def train_step(state: TrainState, inputs: Tree) -> tuple[TrainState, Tree]:
     batch = fetch_batch(inputs, state.step % steps_per_epoch)
     labels = batch['label']
     images = augment(batch['image'], state.step, devices.global_positions(labels.shape[0]))
-    gradient = jax.grad(loss_and_logits, has_aux=True)
     grads, (logits, batch_stats) = gradient(state.params, state, images, labels)
     grads, batch_stats = devices.mean_over_devices((grads, batch_stats))
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -190,7 +195,7 @@ def _report(state: TrainState, learning_rate: jax.typing.ArrayLike) -> Tree:
 def make_multi_step(
   train_step: Callable[[TrainState, Tree], tuple[TrainState, Tree]], most: int
 ) -> Callable[[TrainState, Tree, jax.Array], tuple[TrainState, Tree]]:
-  """Many steps as one program, for devices that are done with a step before the next is started.
+  """Makes one program of many steps, for devices that finish a step before the next can start.
 
   One program for every number of steps: a program for each number, as `lax.scan` would give, might
   round otherwise, and a run's bits would depend on what interrupted it.
@@ -218,7 +223,7 @@ def make_multi_step(
 
 
 def _count_diverging(before: jax.Array, loss: jax.Array, num_classes: int) -> jax.Array:
-  """Steps in a row with a loss above ten times that of guessing; `DIVERGED` once it is no number.
+  """Counts steps in a row with a loss above ten times that of guessing; `DIVERGED` if it is NaN.
 
   Batch norm hides a rate that is far too high from every check for numbers that are not finite.
   """
@@ -262,7 +267,7 @@ def make_eval_step(
 
 
 def start_evaluation(num_classes: int = 0) -> Tree:
-  """The carry of an evaluation that has seen nothing, as NumPy arrays.
+  """Returns the carry of an evaluation that has seen nothing, as NumPy arrays.
 
   Args:
     num_classes: classes to count apart; 0 for the sums over all alone.

@@ -75,7 +75,7 @@ def train(
   recorder = make_recorder(job, workdir, step=start, progress=progress)
   if checkpoints and start:
     recorder.line(f'resumed from step {start}, {checkpoints.path(start)}')
-  run = Run(job, checkpoints, recorder, evaluation.evaluate_during_training(job))
+  run = Run(job, checkpoints, recorder, evaluation.of_test_split(job))
   try:
     result = train_steps(run, take_steps, devices.replicate(state), start, progress)
   finally:
