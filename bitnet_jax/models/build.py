@@ -1,4 +1,8 @@
-"""Makes the network that a configuration describes, and chooses what computes its layers."""
+"""Makes the network that a configuration describes, and chooses what computes its layers.
+
+No other file outside of `onednn/` calls oneDNN. Without that folder, and the three lines here that
+name `make_kernels` or `unavailable`, XLA's kernels compute everything.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,10 @@ import flax.linen as nn
 import jax
 import ml_collections
 
-from bitnet_jax import errors, onednn
+from bitnet_jax import errors
 from bitnet_jax.models import registry
 from bitnet_jax.models.kernels import XLA, Kernels
+from bitnet_jax.onednn import make_kernels, unavailable
 
 
 def choose_kernels(asked: str, dtype: str) -> Kernels:
@@ -27,8 +32,8 @@ def choose_kernels(asked: str, dtype: str) -> Kernels:
   reason = 'no kernels but those of XLA are installed'
   if backend != 'cpu':
     reason = f'they are for the CPU, and this is a {backend}'
-  elif not (reason := onednn.unavailable()):
-    return onednn.make_kernels(asked, dtype, XLA)
+  elif not (reason := unavailable()):
+    return make_kernels(asked, dtype, XLA)
   if asked == 'auto':
     return XLA
   raise errors.ConfigError('config.model.kernels', asked, reason, 'use auto')
