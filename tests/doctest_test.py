@@ -9,7 +9,7 @@ MODULES = ('training.optim',)
 
 
 class DoctestTest(parameterized.TestCase):
-  @parameterized.parameters(*MODULES)
+  @parameterized.parameters(*((name,) for name in MODULES))
   def test_examples(self, name):
     module = importlib.import_module(f'bitnet_jax.{name}')
     result = doctest.testmod(module)

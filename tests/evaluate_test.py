@@ -160,7 +160,7 @@ class EvaluateTest(EvaluateTestCase):
         place.touch()
       else:
         place.symlink_to('nowhere')
-      work = self.enterContext(mock.patch.object(evaluation, 'make_evaluator'))
+      work = self.enterContext(mock.patch.object(evaluation, 'Evaluator'))
       line = f'evaluation={place}: File exists; move it elsewhere, or name another'
       with self.assertRaisesRegex(errors.StorageError, line) as caught:
         evaluate_run.evaluate(workdir)

@@ -42,12 +42,20 @@ def write_json(path: Path, value: Any, *, indent: int = 2) -> None:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-  """Writes a table atomically, a line for its header and one for each row."""
+  """Writes a table, a line for its header and one for each row; a file atomically.
+
+  A device or a pipe, as /dev/stdout, is written to and never replaced.
+  """
   text = io.StringIO(newline='')
   writer = csv.writer(text)
   writer.writerow(header)
   writer.writerows(rows)
-  write_atomically(path, text.getvalue().encode())
+  content = text.getvalue().encode()
+  if os.path.exists(path) and not os.path.isfile(path):
+    with open(path, 'wb') as device:
+      device.write(content)
+  else:
+    write_atomically(path, content)
 
 
 def sha256(path: Path, *, progress: bool = False) -> str:
