@@ -7,13 +7,9 @@ Rows, with the paper's test error in %:
 Hardware, time and error of ours: not run. The paper: two GPUs, hence the batch norm group of 64.
 """
 
-from bitnet_jax.config import default_config, set_sizes
+from bitnet_jax.config import cifar_config
 
 
 def get_config(row='4,2,6'):
   """Returns the configuration of the network (d, k, n) given as `row`."""
-  config = default_config()
-  set_sizes(config, row)
-  config.model.name = 'wide_resnet'
-  config.data.name = 'cifar10'
-  return config
+  return cifar_config('cifar10', 'wide_resnet', row)

@@ -2,4 +2,5 @@
 
 from bitnet_jax.config.fields import default_config as default_config
 from bitnet_jax.config.fields import set_sizes as set_sizes
+from bitnet_jax.config.recipes import cifar_config as cifar_config
 from bitnet_jax.config.recipes import imagenet_config as imagenet_config

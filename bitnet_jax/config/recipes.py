@@ -1,14 +1,38 @@
-"""What several configurations share."""
+"""Holds the paper's recipes by data set, for the files in `configs/` and for the audit."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import ml_collections
 
-from bitnet_jax.config.fields import default_config
+from bitnet_jax.config.fields import default_config, flatten, set_sizes
+
+
+def cifar_config(dataset: str, model: str, row: str) -> ml_collections.ConfigDict:
+  """Returns the paper's CIFAR recipe (section 4.1) for a network.
+
+  Args:
+    dataset: 'cifar10' or 'cifar100'.
+    model: 'bitnet', 'wide_resnet' or 'plainnet'.
+    row: its (d, k, n), as '4,6,2'.
+
+  Raises:
+    ConfigError: `row` is not three whole numbers.
+  """
+  config = default_config()
+  set_sizes(config, row)
+  config.model.name = model
+  config.data.name = dataset
+  if dataset == 'cifar100':
+    # Of the 50,000 training images, on the scale 0..255 (fb.resnet.torch, datasets/cifar100.lua).
+    config.data.mean = (129.3, 124.1, 112.4)
+    config.data.std = (68.2, 65.4, 70.4)
+  return config
 
 
 def imagenet_config() -> ml_collections.ConfigDict:
-  """The paper's ILSVRC12 recipe (section 4.2), with the augmentation of fb.resnet.torch."""
+  """Returns the paper's ILSVRC12 recipe (section 4.2), augmented as in fb.resnet.torch."""
   config = default_config()
   config.num_epochs = 90.0
   config.global_batch_size = 256
@@ -31,3 +55,14 @@ def imagenet_config() -> ml_collections.ConfigDict:
   config.eval.resize = 256
   config.log.every_steps = 100
   return config
+
+
+def recipe_of(dataset: str) -> dict[str, Any]:
+  """Returns every field of the paper's recipe for a data set, by its dotted name.
+
+  A data set that the paper has no recipe for gets that of CIFAR-10.
+  """
+  if dataset == 'imagenet2012':
+    return dict(flatten(imagenet_config()))
+  dataset = dataset if dataset == 'cifar100' else 'cifar10'
+  return dict(flatten(cifar_config(dataset, 'bitnet', '4,6,2')))

@@ -13,7 +13,7 @@ from bitnet_jax import errors
 from bitnet_jax.analysis.audit import paper
 from bitnet_jax.analysis.audit.networks import Network
 from bitnet_jax.analysis.plotting import metric_rows
-from bitnet_jax.config import fields
+from bitnet_jax.config import fields, recipes
 from bitnet_jax.logs import result
 
 # Recipe fields that do not make a run another experiment, and those that name the data.
@@ -176,8 +176,7 @@ def departures(config: Mapping[str, Any]) -> tuple[str, ...]:
 
   Fields that either side lacks are left out: configurations of older versions stay comparable.
   """
-  recipe = dict(fields.flatten(fields.default_config()))
-  recipe.update(paper.RECIPES.get(config['data']['name'], {}))
+  recipe = recipes.recipe_of(config['data']['name'])
   found = []
   for field, value in fields.flatten(config):
     section, _, leaf = field.rpartition('.')

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 from bitnet_jax.analysis.audit.networks import (
   BITNET26,
@@ -256,26 +255,3 @@ def _golden() -> tuple[Golden, ...]:
 
 
 GOLDEN = _golden()
-
-# What the paper's recipes set, beyond the defaults of a configuration, by data set (section 4).
-RECIPES: dict[str, dict[str, Any]] = {
-  'cifar10': {},
-  'cifar100': {'data.mean': (129.3, 124.1, 112.4), 'data.std': (68.2, 65.4, 70.4)},
-  'imagenet2012': {
-    'num_epochs': 90.0,
-    'global_batch_size': 256,
-    'model.batch_norm_group': 32,
-    'data.test_split': 'validation',
-    'data.image_size': 224,
-    'data.train_crop': 'random_area',
-    'data.mean': (123.675, 116.28, 103.53),
-    'data.std': (58.395, 57.12, 57.375),
-    'augment.pad': 0,
-    'augment.jitter': 0.4,
-    'augment.lighting': 0.1,
-    'eval.resize': 256,
-    'optim.drop_epochs': (31, 61),
-    'optim.drop_factor': 0.1,
-    'optim.weight_decay': 1e-4,
-  },
-}
