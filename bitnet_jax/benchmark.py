@@ -22,7 +22,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from bitnet_jax import errors
-from bitnet_jax.config import fields, validation
+from bitnet_jax.config import validation
+from bitnet_jax.config.networks import NETWORKS
 from bitnet_jax.runtime import cli, path_flags
 
 _WHATS = ['step', 'infer', 'loop', 'compile', 'memory', 'scaling', 'input']
@@ -137,7 +138,7 @@ def _describe(config: Any) -> dict[str, Any]:
 
   model = config.model
   sizes = [model.width, model.tree_depth, model.num_blocks]
-  small = model.name in fields.CIFAR_MODELS
+  small = NETWORKS[model.name].is_cifar
   return {
     'network': f'{model.name} {",".join(map(str, sizes))}' if small else model.name,
     'dtype': model.dtype,

@@ -29,6 +29,7 @@ from bitnet_jax.benchmarks import (
 )
 from bitnet_jax.benchmarks import input as input_benchmark
 from bitnet_jax.config import fields
+from bitnet_jax.config.networks import NETWORKS
 from bitnet_jax.distributed import devices
 from tests.helpers.paths import ROOT
 
@@ -78,7 +79,7 @@ class TimingTest(absltest.TestCase):
 
 
 class TorchNetworkTest(parameterized.TestCase):
-  @parameterized.parameters(*models.MODELS)
+  @parameterized.parameters(*NETWORKS)
   def test_specification_has_the_networks_parameters(self, name):
     """By name and shape, so that nothing is left at PyTorch's own initialization."""
     if NO_TORCH:

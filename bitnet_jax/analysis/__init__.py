@@ -1,1 +1,1 @@
-"""Counts, the paper's tables beside ours, and figures; nothing else imports it."""
+"""Counts the networks, compares them with the paper's tables and draws figures for readers."""

@@ -1,9 +1,9 @@
-"""Learning curves of one or several runs, from their `metrics.jsonl`.
+"""Draws the learning curves of one or several runs from their `metrics.jsonl`.
 
     python -m bitnet_jax.analysis.curves --workdir=runs/a --workdir=runs/b --output=curves.png
 
-Four panels over the epochs: loss, error, learning rate, and the gradient's norm
-at the stem (the paper's Figure 2 compares it between networks).
+Four panels show, over the epochs, loss, error, learning rate, and the gradient's norm at the stem,
+which the paper's Figure 2 compares between networks.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TEST: dict[str, Any] = {'linestyle': '-', 'linewidth': 1.8}
 
 
 class Curves(NamedTuple):
-  """What is drawn of one run; a curve without points is left out."""
+  """Holds the curves of one run; a curve without points is not drawn."""
 
   train_loss: Curve
   test_loss: Curve
@@ -36,7 +36,7 @@ class Curves(NamedTuple):
 
 
 def curves_of(rows: Sequence[Mapping]) -> Curves:
-  """All curves of a run; errors in percent, the loss in nats."""
+  """Returns all curves of a run; errors are in percent, the loss is in nats."""
   # The mean over an epoch says more than the loss of single batches.
   train = 'epoch' if select(rows, 'epoch', 'loss').epochs else 'train'
   return Curves(
@@ -53,38 +53,33 @@ def draw(runs: Mapping[str, Curves]) -> figure.Figure:
   """Draws the four panels.
 
   Args:
-    runs: curves by the name that stands in the legend.
+    runs: curves by the run's name in the legend.
 
   Returns:
-    The figure; each line's `gid` is `NAME/FIELD`, FIELD being one of `Curves`.
+    The figure; each line's `gid` is `NAME/FIELD`, where FIELD is one of `Curves`.
   """
   fig = plots.new_figure(10, 7.2)
-  panels = fig.subplots(2, 2)
-  (loss, error), (rate, gradient) = panels
+  (loss, error), (rate, gradient) = fig.subplots(2, 2)
   for color, (name, curves) in zip(COLORS, runs.items(), strict=False):
-    _line(loss, name, curves, 'train_loss', color, _TRAIN)
-    _line(loss, name, curves, 'test_loss', color, _TEST)
-    _line(error, name, curves, 'train_error', color, _TRAIN)
-    _line(error, name, curves, 'test_error', color, _TEST)
-    # A row holds the rate of the steps that lead up to it.
-    _line(rate, name, curves, 'learning_rate', color, {**_TEST, 'drawstyle': 'steps-pre'})
-    _line(gradient, name, curves, 'stem_gradient_norm', color, _TEST)
+    for panel, field, style in (
+      (loss, 'train_loss', _TRAIN),
+      (loss, 'test_loss', _TEST),
+      (error, 'train_error', _TRAIN),
+      (error, 'test_error', _TEST),
+      # A row holds the rate of the steps that lead up to it.
+      (rate, 'learning_rate', {**_TEST, 'drawstyle': 'steps-pre'}),
+      (gradient, 'stem_gradient_norm', _TEST),
+    ):
+      curve: Curve = getattr(curves, field)
+      if curve.epochs:
+        marker = 'o' if len(curve.epochs) == 1 else ''  # A single point makes no line.
+        panel.plot(*curve, color=color, marker=marker, gid=f'{name}/{field}', **style)
   _dress(loss, 'Loss', 'cross-entropy (nats)')
   _dress(error, 'Error', 'wrong predictions (%)')
   _dress(rate, 'Learning rate', 'step size', logarithmic=True)
   _dress(gradient, 'Gradient at the stem', 'L2 norm, mean of the epoch', logarithmic=True)
   _add_legend(fig, list(runs))
   return fig
-
-
-def _line(
-  panel: axes.Axes, name: str, curves: Curves, field: str, color: str, style: Mapping
-) -> None:
-  curve: Curve = getattr(curves, field)
-  if curve.epochs:
-    # A single point makes no line.
-    marker = 'o' if len(curve.epochs) == 1 else ''
-    panel.plot(*curve, color=color, marker=marker, gid=f'{name}/{field}', **style)
 
 
 def _dress(panel: axes.Axes, title: str, unit: str, *, logarithmic: bool = False) -> None:
@@ -94,23 +89,18 @@ def _dress(panel: axes.Axes, title: str, unit: str, *, logarithmic: bool = False
   if not panel.get_lines():
     panel.text(0.5, 0.5, 'not recorded', transform=panel.transAxes, ha='center', color='#666666')
   elif logarithmic and 0 < 10 * low < high:
-    panel.set_yscale('log')
-    panel.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
-    panel.yaxis.set_major_formatter('{x:g}')
-    panel.yaxis.set_minor_formatter(ticker.NullFormatter())
+    plots.logarithmic(panel, 'y')
+    if high >= 1000 * low:
+      panel.yaxis.set_major_locator(ticker.LogLocator(subs=(1,)))
   else:
     panel.set_ylim(bottom=0)
 
 
 def _add_legend(fig: figure.Figure, names: Sequence[str]) -> None:
-  handles = [
-    lines.Line2D([], [], color=COLORS[i], label=name, **_TEST) for i, name in enumerate(names)
-  ]
-  handles += [
-    lines.Line2D([], [], color='#555555', label=label, **style)
-    for label, style in (('training', _TRAIN), ('test', _TEST))
-  ]
-  # About 100 characters fit in a row, a line's sample taking the room of 8.
+  entries = [(name, {'color': COLORS[i], **_TEST}) for i, name in enumerate(names)]
+  entries += [(name, {'color': '#555555', **style}) for name, style in (('training', _TRAIN), ('test', _TEST))]
+  handles = [lines.Line2D([], [], label=name, **style) for name, style in entries]
+  # About 100 characters fit in a row, where the sample of a line takes the room of 8.
   columns = max(1, min(4, len(handles), 100 // (8 + max(map(len, names)))))
   fig.legend(handles=handles, loc='outside upper center', ncols=columns, frameon=False)
 
@@ -120,10 +110,10 @@ def write(workdirs: Sequence[str], output: str) -> None:
 
   Args:
     workdirs: directories of runs.
-    output: path of a PNG or SVG; its directory is made.
+    output: path of a PNG or SVG file, whose directory is made.
 
   Raises:
-    ConfigError: `output` has another suffix, or there are more runs than colors.
+    ConfigError: `output` has another suffix, or the runs outnumber the colors.
     DataError: a run has no metrics, or they cannot be read.
   """
   plots.check_output(output)
@@ -140,7 +130,7 @@ def write(workdirs: Sequence[str], output: str) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-  """Draws what the flags ask for."""
+  """Draws the curves of the runs that the flags name."""
   del argv
   write(flags.FLAGS.workdir, flags.FLAGS.output)
   print(f'curves: {flags.FLAGS.output}')

@@ -1,9 +1,9 @@
-"""Figure 1: a conventional block and a binary tree block, drawn from the modules' structure.
+"""Draws Figure 1: a conventional block and a binary tree block, from the structure of the modules.
 
     python -m bitnet_jax.analysis.figure1 --output=figure1.png [--features=256] [--tree_depth=3]
 
-A bar is as wide as the layer has channels. What a bar hands to the next layer is dark, what goes
-straight to the block's output is light; the topmost bar is the output.
+A bar is as wide as the layer has channels. Channels that the next layer reads are dark, channels of
+the block's output are light; the topmost bar is the output.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ def draw(features: int = 256, tree_depth: int = 3) -> figure.Figure:
   Args:
     features: width D.
     tree_depth: K.
+
+  Raises:
+    ValueError: `features` cannot be halved `tree_depth` times.
   """
   fig = plots.new_figure(10, 2.2 + 0.95 * tree_depth)
   for panel, (kind, title) in zip(fig.subplots(1, 2), _TITLES.items(), strict=True):
@@ -40,12 +43,9 @@ def draw(features: int = 256, tree_depth: int = 3) -> figure.Figure:
       f'{title}\nwidth {features}, depth {tree_depth}: {weights:,} weights', fontsize=12
     )
   handles = [
-    patches.Patch(color=color, label=label)
-    for color, label in (
-      (_INPUT, 'input'),
-      (_PASSED, 'read by the next layer'),
-      (_KEPT, "part of the block's output"),
-    )
+    patches.Patch(color=_INPUT, label='input'),
+    patches.Patch(color=_PASSED, label='read by the next layer'),
+    patches.Patch(color=_KEPT, label="part of the block's output"),
   ]
   fig.legend(handles=handles, loc='outside lower center', ncols=3, frameon=False)
   return fig
@@ -64,12 +64,12 @@ def _draw_block(panel: axes.Axes, structure: Structure, features: int) -> None:
   _bar(panel, 0.0, 0, features, _INPUT)
   panel.text(features / 2, -0.3, 'input', ha='center', va='top', fontsize=10)
   for number, layer in enumerate(structure.convolutions, start=1):
-    place = places[layer.inputs[0]]
+    left, level = places[layer.inputs[0]]
     panel.text(-0.03 * features, number, f'{number}', ha='right', va='center', fontsize=10)
-    _arrow(panel, place[0] + layer.inputs[0].width / 2, place[1], number)
+    _arrow(panel, left + layer.inputs[0].width / 2, level, number)
     for part, color in _parts(structure, number):
-      places[part] = (place[0] + part.start, number)
-      _bar(panel, place[0] + part.start, number, part.width, color)
+      places[part] = (left + part.start, number)
+      _bar(panel, left + part.start, number, part.width, color)
   position = 0.0
   for part in structure.output:
     left, level = places[part]
@@ -82,32 +82,21 @@ def _draw_block(panel: axes.Axes, structure: Structure, features: int) -> None:
 
 
 def _parts(structure: Structure, number: int) -> list[tuple[Channels, str]]:
-  """The ranges of a layer's channels that are read or put out as one, with their colors."""
+  """Returns the ranges of a layer's channels that stay together, with their colors."""
   read = [part for layer in structure.convolutions for part in layer.inputs]
   parts = [(part, _PASSED) for part in read] + [(part, _KEPT) for part in structure.output]
   return sorted((part, color) for part, color in parts if part.source == number)
 
 
 def _bar(panel: axes.Axes, left: float, level: int, width: int, color: str) -> None:
-  panel.add_patch(
-    patches.Rectangle(
-      (left, level - _BAR / 2), width, _BAR, facecolor=color, edgecolor='white', linewidth=1.5
-    )
-  )
-  dark = color == _PASSED
-  panel.text(
-    left + width / 2,
-    level,
-    str(width),
-    ha='center',
-    va='center',
-    fontsize=10,
-    color='white' if dark else 'black',
-  )
+  place = (left, level - _BAR / 2)
+  panel.add_patch(patches.Rectangle(place, width, _BAR, fc=color, ec='white', linewidth=1.5))
+  ink = 'white' if color == _PASSED else 'black'
+  panel.text(left + width / 2, level, str(width), ha='center', va='center', fontsize=10, color=ink)
 
 
 def _arrow(panel: axes.Axes, middle: float, level: int, to_level: int) -> None:
-  """An arrow straight up from a bar to one above it."""
+  """Draws an arrow straight up from a bar to one above."""
   panel.annotate(
     '',
     xy=(middle, to_level - _BAR / 2 - 0.02),
@@ -117,7 +106,7 @@ def _arrow(panel: axes.Axes, middle: float, level: int, to_level: int) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-  """Draws what the flags ask for."""
+  """Draws the blocks of the sizes that the flags name."""
   del argv
   plots.check_output(flags.FLAGS.output)
   try:

@@ -1,15 +1,16 @@
-"""Figure 2: the gradient's norm at the first convolution, per epoch, of several networks.
+"""Draws Figure 2: the gradient's norm at the first convolution, per epoch, of several networks.
 
     python -m bitnet_jax.analysis.figure2 --workdir=DIR [--workdir=DIR ...] --output=figure2.png
 
 A directory is a run's, finished or not, or a folder of runs; `launch/figure2.sh` trains the nine
-networks of the paper. Runs of one network that differ in their seed make one line, the mean, in a
-band of one standard deviation. Runs on different data sets, or with different recipes, get panels
-of their own; a run that has finished no epoch is left out.
+networks of the paper. Runs that differ only in their seed make one line, the mean, in a band of one
+standard deviation. Each data set and each recipe gets a panel. A run without a finished epoch is
+left out.
 
 Source:
-  Section 4.4. The paper leaves open what is averaged: here, over the epoch's steps, the L2 norm of
-  the loss's gradient (without weight decay) with respect to the first convolution's weights.
+  Section 4.4. The paper leaves open what is averaged. This figure shows the L2 norm of the loss's
+  gradient (without weight decay) with respect to the first convolution's weights, averaged over the
+  steps of an epoch.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from bitnet_jax.runtime import cli, path_flags
 
 FIELD = 'stem_gradient_norm'
 _NINE = {row[0]: row[1] for row in paper.FIGURE2_ROWS}
-# Line of each of the nine, told apart by color, dashes and marker; the baselines are black.
+# Lines of the nine differ in color, dashes and marker; the baselines are black.
 _BLACK = plots.COLORS[-1]
 _STYLES: dict[Network, dict[str, Any]] = {
   network: {'color': color, 'linestyle': dashes, 'marker': marker}
@@ -44,7 +45,7 @@ _STYLES: dict[Network, dict[str, Any]] = {
   )
 }
 
-# Title of a panel, network: a curve for each run.
+# Title of a panel, then network, then a curve for each run.
 Norms = dict[str, dict[Network, list[Curve]]]
 
 
@@ -52,48 +53,42 @@ def read(directories: Sequence[str]) -> Norms:
   """Reads the norms of runs.
 
   Args:
-    directories: of runs, or folders of them.
+    directories: directories of runs, or folders of such directories.
 
   Raises:
-    DataError: there is no run in one of them, or none has finished an epoch.
+    DataError: a directory has no run, or no run has finished an epoch.
   """
-  found: dict[tuple[str, tuple[str, ...]], dict[Network, list[Curve]]] = {}
-  for directory in directories:
-    path = pathlib.Path(directory)
-    inside = sorted(file.parent for file in path.glob('*/metrics.jsonl'))
-    for workdir in [path] if (path / 'metrics.jsonl').exists() or not inside else inside:
-      curve = metric_rows.select(metric_rows.read_rows(str(workdir)), 'epoch', FIELD)
-      if not curve.epochs:
-        continue
-      config = measured.read_config(str(workdir))
-      networks = found.setdefault((_data(config), _recipe(config)), {})
-      networks.setdefault(measured.network_of(config['model']), []).append(curve)
-  if not found:
+  panels: dict[tuple[str, tuple[str, ...]], dict[Network, list[Curve]]] = {}
+  for workdir in measured.workdirs(directories, 'metrics.jsonl'):
+    curve = metric_rows.select(metric_rows.read_rows(workdir), 'epoch', FIELD)
+    if curve.epochs:
+      config = measured.read_config(workdir)
+      curves_of_networks = panels.setdefault((_data(config), _recipe(config)), {})
+      curves_of_networks.setdefault(measured.network_of(config['model']), []).append(curve)
+  if not panels:
     problem = 'no run there has finished an epoch'
     raise errors.DataError('workdir', ', '.join(directories), problem, 'train further')
-  data = [name for name, _ in found]
+  data = [name for name, _ in panels]
   return {
-    ', '.join([name, *recipe]) if data.count(name) > 1 else name: networks
-    for (name, recipe), networks in found.items()
+    ', '.join([name, *recipe]) if data.count(name) > 1 else name: curves_of_networks
+    for (name, recipe), curves_of_networks in panels.items()
   }
 
 
 def _data(config: Mapping[str, Any]) -> str:
-  """The data set's name; a folder's with that of the directory."""
-  data = config['data']
-  return (
-    f'folder {pathlib.PurePath(data["dir"]).name}' if data['name'] == 'folder' else data['name']
-  )
+  """Returns the data set's name, with the directory's where the set is a folder."""
+  name = config['data']['name']
+  return f'folder {pathlib.PurePath(config["data"]["dir"]).name}' if name == 'folder' else name
 
 
 def _recipe(config: Mapping[str, Any]) -> tuple[str, ...]:
-  """What sets a run apart from another of its network: not how long it was trained."""
+  """Returns how a run departs from the paper's recipe, except in its length."""
   departures = measured.departures(config)
   return tuple(field for field in departures if not field.startswith('num_epochs='))
 
 
 def mean_and_spread(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Epochs that all runs have, and the mean and standard deviation over the runs there."""
+  """Returns the epochs that all curves have, and the mean and standard deviation of each epoch."""
   epochs = sorted(set.intersection(*(set(curve.epochs) for curve in curves)))
   values = np.array(
     [[value for epoch, value in zip(*curve, strict=True) if epoch in epochs] for curve in curves]
@@ -117,16 +112,15 @@ def draw(norms: Norms) -> figure.Figure:
 
 
 def label(network: Network) -> str:
-  """The name in Figure 2's legend, or one of its kind for another network."""
+  """Returns a network's name in Figure 2's legend, or its row key where the figure lacks it."""
   return _NINE.get(network, str(network))
 
 
 def _draw_panel(panel: axes.Axes, data: str, networks: Mapping[Network, list[Curve]]) -> None:
-  order = [network for network in _NINE if network in networks]
   others = [network for network in networks if network not in _NINE]
-  for network in order + others:
+  for network in [*(network for network in _NINE if network in networks), *others]:
     style = _STYLES.get(network)
-    if style is None:  # Not of the nine: colors in turn.
+    if style is None:
       color = plots.COLORS[others.index(network) % len(plots.COLORS)]
       style = {'color': color, 'linestyle': ':', 'marker': 'P'}
     epochs, mean, spread = mean_and_spread(networks[network])
@@ -141,13 +135,12 @@ def _draw_panel(panel: axes.Axes, data: str, networks: Mapping[Network, list[Cur
       **style,
     )
     if spread.any():
-      panel.fill_between(
-        epochs, mean - spread, mean + spread, color=style['color'], alpha=0.2, linewidth=0
-      )
+      low, high = mean - spread, mean + spread
+      panel.fill_between(epochs, low, high, color=style['color'], alpha=0.2, linewidth=0)
 
 
 def main(argv: Sequence[str]) -> None:
-  """Draws what the flags ask for."""
+  """Draws the gradient norms of the runs that the flags name."""
   del argv
   plots.check_output(flags.FLAGS.output)
   plots.save(draw(read(flags.FLAGS.workdir)), flags.FLAGS.output)

@@ -1,15 +1,18 @@
-"""The gradient's norm in every layer, at any checkpoint.
+"""Prints, and on request draws, the gradient's norm in every layer at any checkpoint of a run.
 
     python -m bitnet_jax.analysis.gradients --workdir=DIR [--step=N] [--output=gradients.png]
 
-For each layer, from the first convolution to the head: the L2 norm of the loss's gradient with
-respect to its weights, without weight decay, as a mean over batches of the run's batch size; the
-weights' own norm; and the ratio of the two. The network runs as in training (batch norm by the
+Each layer, from the first convolution to the head, gets the L2 norm of the loss's gradient with
+respect to its weights (without weight decay, averaged over batches of the run's batch size), the L2
+norm of the weights, and the ratio of the two. The network runs as in training (batch norm uses the
 batch's statistics, in the run's groups) on images that are normalized and not augmented.
 """
 
 from __future__ import annotations
 
+import math
+import re
+import statistics
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -33,12 +36,12 @@ Tree = Any
 
 
 class LayerNorm(NamedTuple):
-  """A layer's norms.
+  """Holds the norms of a layer.
 
   Attributes:
-    name: as in the checkpoint, parts joined by '/'.
-    parameters: in its kernel.
-    gradient: mean over the batches of the L2 norm of the gradient.
+    name: path of the layer in the checkpoint, joined by '/'.
+    parameters: number of weights in the kernel.
+    gradient: mean over the batches of the gradient's L2 norm.
     weight: L2 norm of the kernel.
   """
 
@@ -52,42 +55,42 @@ def layer_norms(run: pretrained.Trained, split: str = '', batches: int = 8) -> l
   """Computes the norms of a checkpoint.
 
   Args:
-    run: of `trained.load`.
-    split: whose images are taken, in the order of the run's first epoch; '' for its training split.
-    batches: how many at most.
+    run: a checkpoint of `pretrained.load`.
+    split: the split whose images are taken, in the order of the run's first epoch; '' for the run's
+      training split.
+    batches: number of batches at most.
 
   Returns:
     A row for each kernel (of convolutions and the head), from the image to the logits.
 
   Raises:
-    ConfigError: the split does not fill a batch, or `batches` is less than 1.
+    ConfigError: the split does not fill a batch.
     DataError: the split cannot be read, or does not fit in memory (name a part of it).
   """
   config = run.config
-  source = splits.open_split(config, split or config.data.train_split)
+  split = split or config.data.train_split
+  source = splits.open_split(config, split)
   size = splits.image_shape(config, source)[0]
   data = arrays.load_arrays(source, size, max_bytes=resident_pipeline.MAX_BYTES)
-  available = len(data.label) // config.global_batch_size
-  if min(available, batches) < 1:
-    raise errors.ConfigError(
-      'split',
-      split or config.data.train_split,
-      f'{len(data.label)} images, not a batch',
-      'name a larger one',
-    )
+  batches = min(len(data.label) // config.global_batch_size, batches)
+  if batches < 1:
+    problem = f'{len(data.label)} images, not a batch'
+    raise errors.ConfigError('split', split, problem, 'name a larger one')
   model = build.make_model(config, len(run.class_names), '')
   norms_of = make_norms(model, mean=config.data.mean, std=config.data.std)
   permutation = order.epoch_order(config.seed, 0, len(data.label))
-  sums: dict[str, float] = {}
-  for chosen in permutation[: min(available, batches) * config.global_batch_size].reshape(
-    -1, config.global_batch_size
-  ):
-    norms = jax.device_get(norms_of(run.variables, data.image[chosen], data.label[chosen]))
-    for name, norm in norms.items():
-      sums[name] = sums.get(name, 0.0) + float(norm) / min(available, batches)
+  norms = [
+    jax.device_get(norms_of(run.variables, data.image[indices], data.label[indices]))
+    for indices in np.split(permutation[: batches * config.global_batch_size], batches)
+  ]
   kernels = kernels_by_name(run.variables['params'])
   return [
-    LayerNorm(name, kernels[name].size, sums[name], float(np.linalg.norm(kernels[name])))
+    LayerNorm(
+      name,
+      kernels[name].size,
+      statistics.fmean(float(norm[name]) for norm in norms),
+      float(np.linalg.norm(kernels[name])),
+    )
     for name in sorted(kernels, key=_order)
   ]
 
@@ -95,7 +98,16 @@ def layer_norms(run: pretrained.Trained, split: str = '', batches: int = 8) -> l
 def make_norms(
   model: Any, *, mean: Sequence[float], std: Sequence[float]
 ) -> Callable[[Tree, np.ndarray, np.ndarray], dict[str, jax.Array]]:
-  """Builds `norms(variables, images, labels)`: the gradient's norm of each kernel, by name."""
+  """Returns `norms(variables, images, labels)`, which gives the gradient's L2 norm of each kernel.
+
+  Args:
+    model: the network.
+    mean: mean of each channel, on the scale 0..255.
+    std: standard deviation of each channel, on the same scale.
+
+  Returns:
+    A function of variables, images `[batch, height, width, channels]` (0..255) and labels `[batch]`.
+  """
 
   def loss(params: Tree, variables: Tree, images: jax.Array, labels: jax.Array) -> jax.Array:
     logits, _ = model.apply(
@@ -113,25 +125,23 @@ def make_norms(
 
 
 def kernels_by_name(params: Tree) -> dict[str, Any]:
-  """The kernels of a tree of parameters, by the path of their layer."""
-  leaves = jax.tree_util.tree_leaves_with_path(params)
+  """Returns the kernels of a tree of parameters by the path of their layer."""
   return {
     '/'.join(part.key for part in path[:-1]): leaf
-    for path, leaf in leaves
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params)
     if path[-1].key == 'kernel'
   }
 
 
 def _order(name: str) -> tuple[int, list[Any]]:
-  """Stem, stages, head; numbers within a name count as numbers, a projection comes last."""
+  """Returns a sort key that puts layers in the order of computation, a block's projection last."""
   rank = {'stem_conv': 0, 'head': 2}.get(name.partition('/')[0], 1)
-  digits = ''.join(letter if letter.isdigit() else ' ' for letter in name)
-  numbers = [int(number) for number in digits.split()]
-  return rank, [*numbers, *([10**6] if name.endswith('projection') else [])]
+  numbers = [int(number) for number in re.findall(r'\d+', name)]
+  return rank, [*numbers, *([math.inf] if name.endswith('projection') else [])]
 
 
 def table(norms: Sequence[LayerNorm]) -> str:
-  """A line for each layer."""
+  """Returns a text table with a line for each layer."""
   width = max(len(norm.name) for norm in norms)
   lines = [f'{"layer":<{width}}  {"weights":>10}  {"gradient":>10}  {"weight":>10}  {"ratio":>10}']
   for norm in norms:
@@ -144,7 +154,7 @@ def table(norms: Sequence[LayerNorm]) -> str:
 
 
 def draw(norms: Sequence[LayerNorm], title: str) -> figure.Figure:
-  """Draws the norms over the layers, the first one at the top."""
+  """Draws the gradient's norms over the layers, the first layer at the top."""
   fig = plots.new_figure(9, 1.4 + 0.24 * len(norms))
   panel = fig.subplots()
   rows = range(len(norms))
@@ -161,7 +171,7 @@ def draw(norms: Sequence[LayerNorm], title: str) -> figure.Figure:
 
 
 def main(argv: Sequence[str]) -> None:
-  """Prints the norms, and draws them where a file is named."""
+  """Prints the norms of the checkpoint that the flags name, and draws them into `--output`."""
   del argv
   options = flags.FLAGS
   if options.output:

@@ -1,14 +1,14 @@
-"""How many linear regions randomly drawn networks have, by tree depth: what the figure shows.
+"""Counts the linear regions of randomly drawn networks by tree depth, for the figure of regions.
 
     python -m bitnet_jax.analysis.region_counts
 
-counts again and prints the rows of `COUNTS`, in about eleven minutes on one core; a test counts
-the quickest of them.
+The command counts again and prints the rows of `COUNTS`, in about eleven minutes on one core; a test
+repeats the quickest counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -23,7 +23,7 @@ FEATURES, NUM_BLOCKS, NUM_INPUTS = 64, 2, 2
 TREE_DEPTHS = (1, 2, 3, 4, 5, 6)
 SEEDS = (0, 1, 2, 3, 4)
 
-# Family, tree depth: linear regions and activation regions of each seed.
+# Linear regions and activation regions for each seed, by family and tree depth.
 COUNTS: dict[tuple[str, int], tuple[tuple[int, int], ...]] = {
   ('bitnet', 1): ((4954, 4954), (4889, 4889), (5125, 5125), (6258, 6258), (4478, 4478)),
   ('bitnet', 2): ((12131, 12131), (10889, 10889), (11549, 11549), (12302, 12302), (10043, 10043)),
@@ -46,30 +46,30 @@ COUNTS: dict[tuple[str, int], tuple[tuple[int, int], ...]] = {
 
 
 def create(family: str, tree_depth: int) -> dense.DenseNetwork:
-  """The network of a family, with one output."""
+  """Returns the network of a family, with one output."""
   return dense.DenseNetwork(FAMILIES[family], FEATURES, tree_depth, NUM_BLOCKS, 1)
 
 
 def shapes(family: str, tree_depth: int) -> Any:
-  """Shapes of its 'params', without drawing them."""
+  """Returns the shapes of a network's 'params', which are not drawn."""
   model = create(family, tree_depth)
   image = jax.ShapeDtypeStruct((1, NUM_INPUTS), jnp.float32)
   return jax.eval_shape(lambda x: model.init(jax.random.key(0), x), image)['params']
 
 
 def parameters(family: str, tree_depth: int) -> int:
-  """Weights and biases of a network."""
+  """Returns the number of weights and biases of a network."""
   return sum(leaf.size for leaf in jax.tree.leaves(shapes(family, tree_depth)))
 
 
 def draw(family: str, tree_depth: int, seed: int) -> Any:
-  """Random 'params'.
+  """Draws random 'params'.
 
-  Weights are normal with variance 2 / fan in, so that signals keep their size from layer to
-  layer; biases are uniform within 1 / sqrt(fan in), as Torch draws them (the network's own
-  initialization, with no bias, has every region's border pass through the origin).
+  Weights are normal with variance 2 / fan in, so that signals keep their size from layer to layer.
+  Biases are uniform within 1 / sqrt(fan in), as Torch draws them; the network's own initialization
+  has no bias, so that every region's border would pass through the origin.
   """
-  stream = np.random.RandomState(seed)  # Its streams are frozen, unlike the newer Generator's.
+  stream = np.random.RandomState(seed)  # NumPy has frozen its streams, unlike the Generator's.
 
   def layer(tree: Any) -> Any:
     if 'kernel' not in tree:
@@ -83,25 +83,18 @@ def draw(family: str, tree_depth: int, seed: int) -> Any:
 
 
 def count(family: str, tree_depth: int, seed: int) -> bounds.Count:
-  """Regions of a random network over the square of inputs between -1 and 1."""
+  """Counts the regions of a random network over the square of inputs between -1 and 1."""
   params = draw(family, tree_depth, seed)
   return bounds.count_on_plane(params, np.zeros(NUM_INPUTS), np.eye(NUM_INPUTS))
 
 
-def count_all() -> Iterator[str]:
-  """Counts everything; yields the rows of `COUNTS` as they stand in this file."""
-  for family in FAMILIES:
-    for tree_depth in TREE_DEPTHS:
-      found = [count(family, tree_depth, seed) for seed in SEEDS]
-      row = tuple((entry.linear, entry.activation) for entry in found)
-      yield f'  ({family!r}, {tree_depth}): {row!r},'
-
-
 def main(argv: Sequence[str]) -> None:
-  """Prints the rows."""
+  """Counts everything and prints the rows of `COUNTS` as they stand in this file."""
   del argv
-  for row in count_all():
-    print(row, flush=True)
+  for family, tree_depth in COUNTS:
+    counts = [count(family, tree_depth, seed) for seed in SEEDS]
+    row = tuple((each.linear, each.activation) for each in counts)
+    print(f'  ({family!r}, {tree_depth}): {row!r},', flush=True)
 
 
 if __name__ == '__main__':

@@ -1,15 +1,15 @@
-"""Linear regions against parameters: counted, and as the paper bounds them.
+"""Draws linear regions against parameters: as counted, and as the paper bounds them.
 
     python -m bitnet_jax.analysis.region_figure --output=regions.png
 
-Left: counts of `region_counts`. Right: the same beside the bounds of section 3.3, where K can be
-seen beyond which a bound falls.
+The left panel shows the counts of `region_counts`. The right panel shows them beside the bounds of
+section 3.3 and marks the K from which on a bound falls.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from absl import flags
@@ -22,12 +22,12 @@ from bitnet_jax.analysis.regions import bounds
 from bitnet_jax.analysis.regions.bounds import Shape
 from bitnet_jax.runtime import cli, path_flags
 
-# Family: color, marker, name.
+# Color, marker and name by family.
 FAMILIES = {
   'bitnet': (plots.COLORS[0], 'o', 'BitBlocks'),
   'conventional': (plots.COLORS[1], 's', 'ConvenBlocks'),
 }
-_BOUNDS = (
+_BOUNDS: tuple[tuple[str, Callable[[Shape], float], str, str], ...] = (
   ('conventional', bounds.conventional_bound, '-', 'bound, corollary 3.2'),
   ('bitnet', bounds.tree_bound, '-', 'bound, proposition 3.3'),
   ('bitnet', bounds.intermediate_bound, '--', "bound within the proposition's proof"),
@@ -42,15 +42,14 @@ def draw() -> figure.Figure:
     for family in FAMILIES:
       _draw_counts(panel, family)
     plots.logarithmic(panel)
+    panel.xaxis.set_major_formatter('{x:,.0f}')
   for family, bound, dashes, name in _BOUNDS:
     _draw_bound(bounded, family, bound, dashes, name)
   sizes = f'D = {FEATURES}, L = {NUM_BLOCKS}, n = {NUM_INPUTS}'
   title = f'Counted: {sizes}, {len(region_counts.SEEDS)} seeds'
   plots.dress(counted, title, 'parameters', 'linear regions in the window')
   plots.logarithmic(counted, 'y')
-  for panel in (counted, bounded):
-    panel.xaxis.set_major_formatter(ticker.FuncFormatter(_thousands))
-  counted.yaxis.set_major_formatter(ticker.FuncFormatter(_thousands))
+  counted.yaxis.set_major_formatter('{x:,.0f}')
   plots.dress(bounded, f'Beside the bounds: {sizes}', 'parameters', 'linear regions')
   bounded.set_yscale('log')
   bounded.yaxis.set_major_locator(ticker.LogLocator(numticks=9))
@@ -61,19 +60,20 @@ def draw() -> figure.Figure:
   return fig
 
 
-def _thousands(value: float, position: int | None) -> str:
-  del position
-  return f'{value:,.0f}'
+def _linear_regions(family: str) -> np.ndarray:
+  """Returns the counts of a family, `[tree depths, seeds]`."""
+  return np.array([[linear for linear, _ in COUNTS[family, depth]] for depth in TREE_DEPTHS])
+
+
+def _sizes(family: str) -> list[int]:
+  return [region_counts.parameters(family, depth) for depth in TREE_DEPTHS]
 
 
 def _draw_counts(panel: axes.Axes, family: str) -> None:
-  """The mean over the seeds, in a band from the least to the greatest count."""
+  """Draws the mean over the seeds, in a band from the least to the greatest count."""
   color, marker, name = FAMILIES[family]
-  sizes = [region_counts.parameters(family, depth) for depth in TREE_DEPTHS]
-  linear = np.array([[seed[0] for seed in COUNTS[family, depth]] for depth in TREE_DEPTHS])
-  panel.fill_between(
-    sizes, linear.min(axis=1), linear.max(axis=1), color=color, alpha=0.2, linewidth=0
-  )
+  sizes, linear = _sizes(family), _linear_regions(family)
+  panel.fill_between(sizes, linear.min(1), linear.max(1), color=color, alpha=0.2, linewidth=0)
   panel.plot(
     sizes,
     linear.mean(axis=1),
@@ -85,15 +85,17 @@ def _draw_counts(panel: axes.Axes, family: str) -> None:
   )
 
 
-def _draw_bound(panel: axes.Axes, family: str, bound: object, dashes: str, name: str) -> None:
-  """A bound, for the tree depths that it is stated for, with its peak among them marked."""
+def _draw_bound(
+  panel: axes.Axes, family: str, bound: Callable[[Shape], float], dashes: str, name: str
+) -> None:
+  """Draws a bound for the tree depths that it is stated for, and marks its peak among them."""
   points = []
-  for depth in TREE_DEPTHS:
+  for depth, size in zip(TREE_DEPTHS, _sizes(family), strict=True):
     try:
-      log2 = bound(Shape(FEATURES, depth, NUM_BLOCKS, NUM_INPUTS))  # type: ignore[operator]
+      log2 = bound(Shape(FEATURES, depth, NUM_BLOCKS, NUM_INPUTS))
     except ValueError:
       break  # D < 2^K n.
-    points.append((region_counts.parameters(family, depth), 2.0**log2, depth))
+    points.append((size, 2.0**log2, depth))
   sizes, values, _ = zip(*points, strict=True)
   color = FAMILIES[family][0]
   panel.plot(
@@ -103,15 +105,15 @@ def _draw_bound(panel: axes.Axes, family: str, bound: object, dashes: str, name:
 
 
 def _mark_peak(panel: axes.Axes, points: Sequence[tuple[float, float, int]], color: str) -> None:
-  """Marks where a bound is greatest, unless it grows to the end."""
+  """Marks where a bound is greatest, unless the bound grows to the end."""
   top = max(value for _, value, _ in points)
   peaks = [point for point in points if math.isclose(point[1], top)]
-  if len(peaks) == 1 and peaks[0] is points[-1]:
+  if peaks == [points[-1]]:
     return
   for size, value, _ in peaks:
     panel.plot(size, value, color=color, marker='*', markersize=10, linestyle='')
   depths = ' and '.join(str(depth) for *_, depth in peaks)
-  # Below the other curves there is room to the right, above them to the left.
+  # The plot has room to the right below the other curves, and to the left above them.
   is_high = top > 1e9
   panel.annotate(
     f'greatest at K = {depths}',
@@ -127,16 +129,16 @@ def _label_depths(fig: figure.Figure, panel: axes.Axes) -> None:
   """Writes K beside each point."""
   points, texts = [], []
   for family in FAMILIES:
-    for depth in reversed(TREE_DEPTHS):
-      if family == 'bitnet' or depth > 1:  # At K = 1 both are the same network.
-        mean = math.fsum(seed[0] for seed in COUNTS[family, depth]) / len(region_counts.SEEDS)
-        points.append((float(region_counts.parameters(family, depth)), mean))
+    means = _linear_regions(family).mean(axis=1).tolist()
+    for depth, size, mean in reversed(list(zip(TREE_DEPTHS, _sizes(family), means, strict=True))):
+      if family == 'bitnet' or depth > 1:  # At K = 1 both families are the same network.
+        points.append((float(size), mean))
         texts.append(f'K={depth}')
   labels.place(labels.settle(fig), panel, points, texts, marker=5, fontsize=9)
 
 
 def main(argv: Sequence[str]) -> None:
-  """Draws the figure."""
+  """Draws the figure into the file that the flag names."""
   del argv
   plots.check_output(flags.FLAGS.output)
   plots.save(draw(), flags.FLAGS.output)

@@ -1,7 +1,7 @@
-"""The audit and all figures as one HTML page that needs nothing beside it.
+"""Writes the audit and all figures as one HTML page that loads no other file.
 
-`write` is what `python -m bitnet_jax.audit --report=DIR` calls; the figures are written beside the
-page too, as PNG and SVG.
+`python -m bitnet_jax.audit --report=DIR` calls `write`, which also writes the figures beside the
+page, as PNG and SVG.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ figcaption { color: #444; max-width: 60em; } .bad { color: #a40000; font-weight:
 
 
 def write(audit: formats.Record, workdirs: Sequence[str], folder: pathlib.Path) -> pathlib.Path:
-  """Writes `index.html` and the figures.
+  """Writes `index.html` and the figures, and returns the page's path.
 
   Args:
-    audit: of `tables.audit`.
-    workdirs: of finished runs, whose curves and gradients are drawn.
-    folder: takes the files.
+    audit: the audit of `tables.audit`.
+    workdirs: work directories of finished runs, whose curves and gradients are drawn.
+    folder: directory for the files.
 
-  Returns:
-    The page's path.
+  Raises:
+    DataError: a run has not finished, or one of its files is damaged.
   """
   runs = [measured.read(workdir) for workdir in workdirs]
   sections = [
@@ -62,22 +62,22 @@ def write(audit: formats.Record, workdirs: Sequence[str], folder: pathlib.Path) 
 def _figures(
   runs: Sequence[measured.FinishedRun], folder: pathlib.Path
 ) -> Iterator[tuple[str, str]]:
-  """Draws every figure into the folder; yields the sections that show them."""
+  """Draws every figure into the folder and yields the sections that show them."""
   yield 'Figure 1: the blocks', _figure(folder, 'figure1', figure1.draw(), _BLOCKS)
-  shown = _figure(folder, 'tradeoff', tradeoff.draw(runs), _TRADEOFF)
-  yield 'Error against size and cost', shown
-  shown = _figure(folder, 'regions', region_figure.draw(), _regions_caption())
-  yield 'Linear regions', shown + _bounds_table()
+  tradeoffs = _figure(folder, 'tradeoff', tradeoff.draw(runs), _TRADEOFF)
+  yield 'Error against size and cost', tradeoffs
+  regions = _figure(folder, 'regions', region_figure.draw(), _REGIONS)
+  yield 'Linear regions', regions + _list(_BOUNDS)
   workdirs = [run.workdir for run in runs]
   if not workdirs:
     note = '<p>No runs were given: name finished ones with <code>--measured=DIR</code>.</p>'
     yield 'Figure 2: gradients', note
     return
   try:
-    shown = _figure(folder, 'figure2', figure2.draw(figure2.read(workdirs)), _GRADIENTS)
+    gradients = _figure(folder, 'figure2', figure2.draw(figure2.read(workdirs)), _GRADIENTS)
   except errors.DataError as error:
-    shown = f'<p>{html.escape(str(error))}</p>'
-  yield 'Figure 2: gradients', shown
+    gradients = f'<p>{html.escape(str(error))}</p>'
+  yield 'Figure 2: gradients', gradients
   yield 'Learning curves', ''.join(_learning_curves(workdirs, folder))
 
 
@@ -97,37 +97,27 @@ _GRADIENTS = (
 )
 
 
-def _regions_caption() -> str:
-  return (
-    f'Distinct affine functions over the window of inputs between -1 and 1, counted exactly by '
-    f'subdivision: randomly drawn networks of {region_counts.NUM_BLOCKS} blocks of width '
-    f'{region_counts.FEATURES}, mean of {len(region_counts.SEEDS)} seeds in a band from the least '
-    'to the greatest. The bounds concern the most that weights of that shape can reach, over the '
-    'whole plane; random weights stay far below. They are drawn for the K that the paper states '
-    'them for (D at least 2^K n).'
-  )
-
-
-def _bounds_table() -> str:
-  features, inputs = region_counts.FEATURES, region_counts.NUM_INPUTS
-  lines = []
-  for name, peak in (
-    (
-      'The bound of proposition 3.3, (D / (2^K n))^(nKL),',
-      bounds.tree_bound_peak(features, inputs),
-    ),
-    (
-      'The bound within its proof, prod (D / (2^k n))^n for each block,',
-      bounds.intermediate_bound_peak(features, inputs),
-    ),
-  ):
-    lines.append(f'{name} grows with K up to K = {peak:g} for D = {features}, n = {inputs}.')
-  lines.append('The bound of corollary 3.2, (D/n)^(nKL), grows with K without end where D > n.')
-  return _list(lines)
+_REGIONS = (
+  f'Distinct affine functions over the window of inputs between -1 and 1, counted exactly by '
+  f'subdivision: randomly drawn networks of {region_counts.NUM_BLOCKS} blocks of width '
+  f'{region_counts.FEATURES}, mean of {len(region_counts.SEEDS)} seeds in a band from the least '
+  'to the greatest. The bounds concern the most that weights of that shape can reach, over the '
+  'whole plane; random weights stay far below. They are drawn for the K that the paper states '
+  'them for (D at least 2^K n).'
+)
+_SIZES = region_counts.FEATURES, region_counts.NUM_INPUTS
+_UP_TO = f'grows with K up to K = {{:g}} for D = {_SIZES[0]}, n = {_SIZES[1]}.'
+_BOUNDS = (
+  'The bound of proposition 3.3, (D / (2^K n))^(nKL), '
+  + _UP_TO.format(bounds.tree_bound_peak(*_SIZES)),
+  'The bound within its proof, prod (D / (2^k n))^n for each block, '
+  + _UP_TO.format(bounds.intermediate_bound_peak(*_SIZES)),
+  'The bound of corollary 3.2, (D/n)^(nKL), grows with K without end where D > n.',
+)
 
 
 def _learning_curves(workdirs: Sequence[str], folder: pathlib.Path) -> Iterator[str]:
-  """Figures of as many runs as colors can tell apart."""
+  """Yields figures of as many runs as there are colors."""
   size = len(plots.COLORS)
   names = plots.names(workdirs)
   for number, start in enumerate(range(0, len(workdirs), size), start=1):
@@ -140,7 +130,7 @@ def _learning_curves(workdirs: Sequence[str], folder: pathlib.Path) -> Iterator[
 
 
 def _figure(folder: pathlib.Path, name: str, fig: figure.Figure, caption: str) -> str:
-  """Writes a figure as PNG and SVG, and puts the SVG into the page."""
+  """Writes a figure as PNG and SVG and returns the HTML that holds the SVG."""
   for suffix in plots.FORMATS:
     plots.save(fig, folder / f'{name}{suffix}')
   data = base64.b64encode((folder / f'{name}.svg').read_bytes()).decode()
@@ -159,23 +149,22 @@ def _outcome(audit: formats.Record) -> str:
 
 
 def _table(audit: formats.Record, table: int) -> str:
-  shown = [row for row in audit['rows'] if row['table'] == table]
-  head = formats.header(table, shown)
-  lines = [_line('th', head, head)]
-  lines += [_line('td', head, line) for line in formats.body(shown)]
+  rows = [row for row in audit['rows'] if row['table'] == table]
+  head = formats.header(rows)
+  lines = [_line('th', head, head), *(_line('td', head, line) for line in formats.body(rows))]
   return f'<div class="wide"><table>{"".join(lines)}</table></div>'
 
 
 def _line(tag: str, head: Sequence[str], cells: Sequence[str]) -> str:
-  """A line of a table; what is not as printed is marked, what was measured may take two lines."""
+  """Returns a line of a table; sizes other than printed are marked, measured errors may wrap."""
   parts = []
   for column, cell in zip(head, cells, strict=True):
-    kind = {'as printed': 'words', 'ours %': 'measured'}.get(column, '')
-    if column == 'as printed' and cell not in ('yes', 'not built here', column):
-      kind += ' off'
-    if column == 'ours %' and not cell.startswith(tuple('0123456789')):
-      kind = ''
-    parts.append(f'<{tag} class="{kind}">{html.escape(cell)}</{tag}>'.replace(' class=""', ''))
+    kind = ''
+    if column == 'as printed':
+      kind = ' class="words"' if cell in ('yes', 'not built here', column) else ' class="words off"'
+    elif column == 'ours %' and cell[0].isdigit():
+      kind = ' class="measured"'
+    parts.append(f'<{tag}{kind}>{html.escape(cell)}</{tag}>')
   return f'<tr>{"".join(parts)}</tr>'
 
 
@@ -184,16 +173,14 @@ def _list(lines: Sequence[str]) -> str:
 
 
 def _page(sections: Sequence[tuple[str, str]]) -> str:
-  links = ''.join(
-    f'<a href="#s{number}">{html.escape(title)}</a>' for number, (title, _) in enumerate(sections)
-  )
-  body = ''.join(
-    f'<h2 id="s{number}">{html.escape(title)}</h2>{content}'
-    for number, (title, content) in enumerate(sections)
-  )
+  links, body = '', ''
+  for number, (title, content) in enumerate(sections):
+    links += f'<a href="#s{number}">{html.escape(title)}</a>'
+    body += f'<h2 id="s{number}">{html.escape(title)}</h2>{content}'
+  title = 'BitNets: the paper, number by number'
   return (
     '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
     '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    f'<title>BitNets: the paper, number by number</title><style>{_STYLE}</style></head><body>'
-    f'<h1>BitNets: the paper, number by number</h1><nav>{links}</nav>{body}</body></html>\n'
+    f'<title>{title}</title><style>{_STYLE}</style></head><body>'
+    f'<h1>{title}</h1><nav>{links}</nav>{body}</body></html>\n'
   )

@@ -1,8 +1,8 @@
-"""Where the checkpoint of a finished run is, and its result in one line.
+"""Prints the checkpoint of a finished run and its result in one line, for whoever trained it.
 
     python -m bitnet_jax.analysis.result --workdir=runs/quickstart
 
-reads `result.json`, which a run writes at its end.
+The command reads `result.json`, which a run writes at its end.
 """
 
 from __future__ import annotations

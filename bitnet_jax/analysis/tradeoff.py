@@ -1,10 +1,10 @@
-"""Error against parameters and against multiply-adds, for every network of the paper's tables.
+"""Draws error against parameters and multiply-adds, for every network of the paper's tables.
 
     python -m bitnet_jax.analysis.tradeoff --output=tradeoff.png [--measured=DIR ...]
 
-The plot that the paper argues from and does not draw. Errors are the paper's, sizes are ours as
-trained (those of quoted networks are the paper's); errors of finished runs stand beside them as
-stars.
+The paper argues from this plot and does not draw it. Errors are the paper's; sizes are counted from
+the networks as trained, and are the paper's for quoted networks. Stars show the errors of finished
+runs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from absl import flags
 from matplotlib import axes, figure, lines
 
 from bitnet_jax.analysis.audit import counts, measured, paper
-from bitnet_jax.analysis.audit.networks import Network
 from bitnet_jax.analysis.audit.paper import Row
 from bitnet_jax.analysis.plotting import labels, plots
 from bitnet_jax.runtime import cli, path_flags
@@ -26,7 +25,7 @@ CELLS = {
   paper.CIFAR100: 'CIFAR-100',
   paper.SINGLE_CROP: 'ILSVRC12, single crop',
 }
-# Family: color, marker, name.
+# Color, marker and name by family.
 _FAMILIES = {
   'bitnet': (plots.COLORS[0], 'o', 'BitNet (d,k,n)'),
   'wide_resnet': (plots.COLORS[1], 's', 'Wide ResNet (d,k,n)'),
@@ -41,15 +40,15 @@ _UNITS = {
 
 
 class Point(NamedTuple):
-  """A network in a panel.
+  """Places a network in a panel.
 
   Attributes:
-    family: key of `_FAMILIES`.
+    family: a key of `_FAMILIES`.
     label: short name.
     size: millions of parameters, or billions of multiply-adds.
-    error: in percent.
-    is_ours: whether the error was measured here.
-    series: points of one series are joined: Table 5's networks of a width, by tree depth.
+    error: error in percent.
+    is_ours: whether a run of this implementation measured the error.
+    series: name of the line that joins the point to others; Table 5 has one for each width.
   """
 
   family: str
@@ -61,32 +60,29 @@ class Point(NamedTuple):
 
 
 def points(cell: str, quantity: str, runs: Sequence[measured.FinishedRun] = ()) -> list[Point]:
-  """Every network of the tables with an error for a cell, once, and the runs beside them.
+  """Returns every network of the tables with an error for a cell, once, and its finished runs.
 
   Args:
-    cell: key of `CELLS`.
+    cell: a key of `CELLS`.
     quantity: 'parameters' or 'multiply_adds'.
-    runs: finished ones.
+    runs: finished runs.
   """
-  found: dict[str, Point] = {}
+  points_by_key: dict[str, Point] = {}
   for row in paper.ROWS:
     size = _size(row, quantity)
     if cell not in row.errors or size is None:
       continue
     key = row.key.partition('/')[2]
-    point = Point(_family(row), _label(row), size, float(row.errors[cell]), series=_series(row))
+    family, label, series = _describe(row)
+    point = Point(family, label, size, float(row.errors[cell]), series=series)
     # Table 5 repeats networks of Table 2, with the same errors.
-    if key not in found or point.series:
-      found[key] = point
+    if key not in points_by_key or series:
+      points_by_key[key] = point
     for group in measured.summarize(runs, row.network, cell) if row.network else []:
-      found[f'{key} {group["epochs"]} {group["departures"]}'] = point._replace(
-        label=f'{point.label} @{group["epochs"]:g}', error=group['mean'], is_ours=True, series=''
+      points_by_key[f'{key} {group["epochs"]} {group["departures"]}'] = point._replace(
+        label=f'{label} @{group["epochs"]:g}', error=group['mean'], is_ours=True, series=''
       )
-  return list(found.values())
-
-
-def _series(row: Row) -> str:
-  return f'{row.network.width},k,{row.network.num_blocks}' if row.table == 5 and row.network else ''
+  return list(points_by_key.values())
 
 
 def _size(row: Row, quantity: str) -> float | None:
@@ -96,66 +92,59 @@ def _size(row: Row, quantity: str) -> float | None:
   return float(row.parameters) if quantity == 'parameters' and row.parameters else None
 
 
-def _family(row: Row) -> str:
-  if row.network is None:
-    return 'quoted'
-  return next(family for family in _FAMILIES if row.network.name.startswith(family))
-
-
-def _label(row: Row) -> str:
-  network: Network | None = row.network
+def _describe(row: Row) -> tuple[str, str, str]:
+  """Returns family, label and series of a row's network."""
+  network = row.network
   if network is None:
-    return f'{row.label}-{row.depth}' if row.depth else row.label
+    return 'quoted', f'{row.label}-{row.depth}' if row.depth else row.label, ''
+  family = next(family for family in _FAMILIES if network.name.startswith(family))
   if network.is_cifar:
-    return f'{network.width},{network.tree_depth},{network.num_blocks}'
+    series = f'{network.width},k,{network.num_blocks}' if row.table == 5 else ''
+    return family, f'{network.width},{network.tree_depth},{network.num_blocks}', series
   number = ''.join(filter(str.isdigit, network.name))
-  return number + (f' (x{network.width_factor:g})' if network.width_factor != 1 else '')
+  factor = f' (x{network.width_factor:g})' if network.width_factor != 1 else ''
+  return family, number + factor, ''
 
 
 def draw(runs: Sequence[measured.FinishedRun] = ()) -> figure.Figure:
   """Draws a row of two panels for each data set."""
   fig = plots.new_figure(12, 15)
-  panels = fig.subplots(len(CELLS), 2)
-  every = []
-  for row, (cell, title) in zip(panels, CELLS.items(), strict=True):
+  labeled = []
+  for row, (cell, title) in zip(fig.subplots(len(CELLS), 2), CELLS.items(), strict=True):
     for panel, quantity in zip(row, _UNITS, strict=True):
-      shown, beyond = _within(points(cell, quantity, runs))
+      inside, beyond = _within(points(cell, quantity, runs))
       _note(panel, beyond)
-      every.append((panel, shown))
-      _draw_panel(panel, shown)
+      labeled.append((panel, inside))
+      _draw_panel(panel, inside)
       plots.dress(panel, title, _UNITS[quantity][1], 'test error (%)')
       plots.logarithmic(panel)
       panel.margins(x=0.09, y=0.09)
   fig.legend(handles=_legend(runs), loc='outside upper center', ncols=3 + bool(runs), frameon=False)
   renderer = labels.settle(fig)
-  for panel, shown in every:
-    labels.place(
-      renderer,
-      panel,
-      [(point.size, point.error) for point in shown],
-      [point.label for point in shown],
-    )
+  for panel, inside in labeled:
+    places = [(point.size, point.error) for point in inside]
+    labels.place(renderer, panel, places, [point.label for point in inside])
   return fig
 
 
-def _within(shown: Sequence[Point]) -> tuple[list[Point], list[Point]]:
-  """Parts measured errors far above all printed ones, as after a few epochs, from the rest."""
-  limit = 1.3 * max(point.error for point in shown if not point.is_ours)
-  beyond = [point for point in shown if point.error > limit]
-  return [point for point in shown if point not in beyond], beyond
+def _within(every: Sequence[Point]) -> tuple[list[Point], list[Point]]:
+  """Splits off measured errors far above all printed ones, as after a few epochs."""
+  limit = 1.3 * max(point.error for point in every if not point.is_ours)
+  inside = [point for point in every if point.error <= limit]
+  return inside, [point for point in every if point.error > limit]
 
 
 def _note(panel: axes.Axes, beyond: Sequence[Point]) -> None:
-  """Says which points lie above the panel."""
-  lines_ = [f'{point.family} {point.label}: {point.error:.1f} %' for point in beyond]
-  if lines_:
-    text = '\n'.join(['measured here, above the plot:', *lines_])
+  """Lists the points that lie above the panel."""
+  if beyond:
+    names = [f'{point.family} {point.label}: {point.error:.1f} %' for point in beyond]
+    text = '\n'.join(['measured here, above the plot:', *names])
     panel.text(0.98, 0.98, text, transform=panel.transAxes, ha='right', va='top', fontsize=8)
 
 
-def _draw_panel(panel: axes.Axes, shown: Sequence[Point]) -> None:
-  for series in {point.series for point in shown if point.series}:
-    joined = [point for point in shown if point.series == series]
+def _draw_panel(panel: axes.Axes, inside: Sequence[Point]) -> None:
+  for series in {point.series for point in inside if point.series}:
+    joined = [point for point in inside if point.series == series]
     joined.sort(key=lambda point: int(point.label.split(',')[1]))
     panel.plot(
       [point.size for point in joined],
@@ -166,7 +155,7 @@ def _draw_panel(panel: axes.Axes, shown: Sequence[Point]) -> None:
       zorder=1.5,
       gid=f'series/{series}',
     )
-  for point in shown:
+  for point in inside:
     panel.plot(point.size, point.error, gid=f'{point.family}/{point.label}', **_marker(point))
 
 
@@ -190,7 +179,7 @@ def _legend(runs: Sequence[measured.FinishedRun]) -> list[lines.Line2D]:
 
 
 def main(argv: Sequence[str]) -> None:
-  """Draws what the flags ask for."""
+  """Draws the plot, with the runs that the flags name, into a file."""
   del argv
   plots.check_output(flags.FLAGS.output)
   plots.save(draw(measured.find(flags.FLAGS.measured)), flags.FLAGS.output)

@@ -14,7 +14,7 @@ import numpy as np
 
 from bitnet_jax.analysis.audit import counts
 from bitnet_jax.checkpoints.pretrained import Trained
-from bitnet_jax.config.fields import CIFAR_MODELS
+from bitnet_jax.config.networks import NETWORKS
 from bitnet_jax.data import pipeline, types
 from bitnet_jax.distributed import devices
 from bitnet_jax.inference import predictor
@@ -24,8 +24,6 @@ from bitnet_jax.training.plan import Plan, steps_per_execution
 
 Tree = Any
 
-# Side of the images and number of classes of CIFAR-10 and of ILSVRC12.
-_CIFAR, _IMAGENET = (32, 10), (224, 1000)
 _STEPS_PER_EPOCH = 1000
 
 
@@ -41,8 +39,9 @@ class Case:
 
   def __init__(self, config: ml_collections.ConfigDict) -> None:
     self.config = config
-    size, self.num_classes = _CIFAR if config.model.name in CIFAR_MODELS else _IMAGENET
-    size = config.data.image_size or size
+    entry = NETWORKS[config.model.name]
+    self.num_classes = entry.num_classes
+    size = config.data.image_size or entry.image_size
     rng = np.random.default_rng(0)
     batch = config.global_batch_size
     self.images = rng.normal(size=(batch, size, size, 3)).astype(np.float32)

@@ -16,10 +16,7 @@ from typing import Any
 import ml_collections
 
 from bitnet_jax import errors
-
-CIFAR_MODELS = ('bitnet', 'wide_resnet', 'plainnet')
-IMAGENET_MODELS = ('bitnet26', 'bitnet34', 'resnet18b', 'resnet34b')
-
+from bitnet_jax.config.networks import NETWORKS
 
 # Roles of a field: what it decides, and so whether it may change when a run is resumed.
 NETWORK = 'network'  # Which function a network is; never changes.
@@ -78,7 +75,7 @@ FIELDS: tuple[Field, ...] = (
     role=PROCESS,
   ),
   # Network.
-  Field('model.name', 'bitnet', 'network', choices=CIFAR_MODELS + IMAGENET_MODELS, role=NETWORK),
+  Field('model.name', 'bitnet', 'network', choices=tuple(NETWORKS), role=NETWORK),
   Field(
     'model.width', 4, 'd: stages are 16d, 32d, 64d wide (CIFAR networks)', 1, 1024, role=NETWORK
   ),

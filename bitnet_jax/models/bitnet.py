@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -119,3 +120,7 @@ class ImagenetBitNet(nn.Module):
           name=f'stage{stage}_block{index}',
         )(x, train=train)
     return self.head(self.num_classes, name='head')(x)
+
+
+BitNet26 = functools.partial(ImagenetBitNet, BITNET26_STAGES)
+BitNet34 = functools.partial(ImagenetBitNet, BITNET34_STAGES)

@@ -1,29 +1,17 @@
-"""Networks by name."""
+"""Makes networks by name."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import importlib
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from bitnet_jax.models import bitnet, layers, resnet
+from bitnet_jax.config.networks import NETWORKS
+from bitnet_jax.models import layers
 from bitnet_jax.models.kernels import XLA, Kernels
-
-_CIFAR = ('width', 'tree_depth', 'num_blocks')
-
-# Name -> (module with its fixed fields, the sizes it takes).
-MODELS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
-  'bitnet': (bitnet.CifarBitNet, _CIFAR),
-  'wide_resnet': (resnet.WideResNet, _CIFAR),
-  'plainnet': (functools.partial(resnet.WideResNet, shortcut=False), _CIFAR),
-  'bitnet26': (functools.partial(bitnet.ImagenetBitNet, bitnet.BITNET26_STAGES), ()),
-  'bitnet34': (functools.partial(bitnet.ImagenetBitNet, bitnet.BITNET34_STAGES), ()),
-  'resnet18b': (functools.partial(resnet.ResNetB, resnet.RESNET18_BLOCKS), ('width_factor',)),
-  'resnet34b': (functools.partial(resnet.ResNetB, resnet.RESNET34_BLOCKS), ('width_factor',)),
-}
 
 
 def create_model(
@@ -46,7 +34,7 @@ def create_model(
   """Makes a network.
 
   Args:
-    name: a key of `MODELS`.
+    name: a key of `config.networks.NETWORKS`.
     num_classes: logits.
     width: d of a CIFAR network; ignored by the ILSVRC12 ones, as the next two.
     tree_depth: k of a CIFAR network.
@@ -67,15 +55,15 @@ def create_model(
   Raises:
     ValueError: no such network.
   """
-  if name not in MODELS:
-    raise ValueError(f'model {name!r} is not registered; use one of {", ".join(MODELS)}')
-  make, sizes = MODELS[name]
-  given = {
+  if name not in NETWORKS:
+    raise ValueError(f'model {name!r} is not registered; use one of {", ".join(NETWORKS)}')
+  sizes = {
     'width': width,
     'tree_depth': tree_depth,
     'num_blocks': num_blocks,
     'width_factor': width_factor,
   }
+  conv = functools.partial(layers.Conv, init_mode=conv_init, dtype=dtype, kernels=kernels)
   norm = functools.partial(
     layers.GroupedBatchNorm,
     group_size=batch_norm_group,
@@ -86,9 +74,10 @@ def create_model(
     dtype=dtype,
     kernels=kernels,
   )
-  return make(
-    num_classes=num_classes,
-    conv=functools.partial(layers.Conv, init_mode=conv_init, dtype=dtype, kernels=kernels),
-    norm=norm,
-    **{size: given[size] for size in sizes},
-  )
+  taken = {size: sizes[size] for size in NETWORKS[name].sizes}
+  return _maker(NETWORKS[name].maker)(num_classes=num_classes, conv=conv, norm=norm, **taken)
+
+
+def _maker(place: str) -> Any:
+  module, _, attribute = place.rpartition('.')
+  return getattr(importlib.import_module(f'bitnet_jax.models.{module}'), attribute)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -115,3 +116,8 @@ class ResNetB(nn.Module):
           name=f'stage{stage}_block{index}',
         )(x, train=train)
     return self.head(self.num_classes, name='head')(x)
+
+
+PlainNet = functools.partial(WideResNet, shortcut=False)
+ResNet18B = functools.partial(ResNetB, RESNET18_BLOCKS)
+ResNet34B = functools.partial(ResNetB, RESNET34_BLOCKS)

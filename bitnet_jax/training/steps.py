@@ -105,7 +105,7 @@ def _fresh_state(variables: Tree, optimizer: optax.GradientTransformation) -> Tr
 
 
 def _make_gradient(model: nn.Module) -> Callable[..., tuple[Tree, tuple[jax.Array, Tree]]]:
-  """Returns `gradient(params, state, images, labels)`: of the mean loss, with logits and averages."""
+  """Returns the gradient of the mean loss, with the logits and the moved averages."""
 
   def loss_and_logits(
     params: Tree, state: TrainState, images: jax.Array, labels: jax.Array
@@ -143,7 +143,6 @@ def make_train_step(
     and of the epoch with this step in them, the learning rate it was taken with, and for how many
     steps the loss has been too large.
   """
-
   gradient = _make_gradient(model)
 
   def train_step(state: TrainState, inputs: Tree) -> tuple[TrainState, Tree]:

@@ -10,13 +10,17 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from bitnet_jax import models
-from bitnet_jax.models import initialize, norm, registry
+from bitnet_jax.config.networks import NETWORKS
+from bitnet_jax.models import initialize, norm
+from tests.helpers import small_networks
 
 SIDE = 32
 
 
 def create(name, **settings):
-  return models.create_model(name, num_classes=10, width=1, tree_depth=2, num_blocks=2, **settings)
+  sizes = {'width': 1, 'tree_depth': 2, 'num_blocks': 2}
+  model = models.create_model(name, num_classes=10, **sizes, **settings)
+  return small_networks.shorten(small_networks.narrow(model, 8))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -36,7 +40,7 @@ class InitializeTest(parameterized.TestCase):
       self.assertEqual(a.dtype, b.dtype)
       np.testing.assert_array_equal(a, b, jax.tree_util.keystr(path))
 
-  @parameterized.parameters(*registry.MODELS)
+  @parameterized.parameters(*NETWORKS)
   def test_every_network(self, name):
     self.assert_same(create(name), 0)
 

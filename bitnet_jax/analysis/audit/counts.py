@@ -1,9 +1,9 @@
-"""Parameters and multiply-adds of the networks, from the very modules that train.
+"""Counts parameters and multiply-adds of the networks from the modules that train.
 
-A network is traced, never run: its parameters are the shapes that `jax.eval_shape` gives its
-initialization, its multiply-adds a walk over the jaxpr of its forward pass. Convolutions and the
-classifier count, nothing else; a tap that falls on padding counts like any other, as in the
-paper's figures (XLA's own cost analysis leaves such taps out).
+A network is traced, never run: `jax.eval_shape` gives the shapes of its parameters, and a walk over
+the jaxpr of its forward pass gives its multiply-adds. Only convolutions and the classifier count. A
+tap that falls on padding counts like any other, as in the paper's figures; XLA's own cost analysis
+leaves such taps out.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from bitnet_jax.analysis.audit.networks import Convention, Network
 
 
 class Counts(NamedTuple):
-  """Sizes of a network, with the head of its tables.
+  """Holds the sizes of a network, with the head of its tables.
 
   Attributes:
     depth: weighted layers on the longest path.
-    parameters: of everything but batch norm and head.
-    batch_norm: scales and biases.
-    head_per_class: of the head, for each logit.
-    convolutions: multiply-adds of one image.
-    classifier_per_class: multiply-adds for each logit.
-    output_sizes: sides of the feature maps of the convolutions, each once, in order.
+    parameters: parameters outside batch norm and the head.
+    batch_norm: scales and biases of batch norm.
+    head_per_class: parameters of the head for each logit.
+    convolutions: multiply-adds of the convolutions for one image.
+    classifier_per_class: multiply-adds of the classifier for each logit.
+    output_sizes: sides of the feature maps of the convolutions in pixels, each once, in order.
   """
 
   depth: int
@@ -44,7 +44,7 @@ class Counts(NamedTuple):
   output_sizes: tuple[int, ...]
 
   def of(self, quantity: str, convention: Convention) -> int:
-    """A quantity ('depth', 'parameters', 'multiply_adds'); projections are as they were traced."""
+    """Returns 'depth', 'parameters' or 'multiply_adds'; the projections stay as traced."""
     if quantity == 'depth':
       return self.depth
     if quantity == 'multiply_adds':
@@ -54,17 +54,17 @@ class Counts(NamedTuple):
 
 
 def count(network: Network, quantity: str, convention: Convention) -> int:
-  """A quantity of a network under a convention."""
+  """Returns a quantity of a network ('depth', 'parameters', 'multiply_adds') by a convention."""
   return trace(network, convention.projection).of(quantity, convention)
 
 
 @functools.cache
 def trace(network: Network, projection: int = 1) -> Counts:
-  """Traces a network.
+  """Traces a network and returns its sizes.
 
   Args:
-    network: which.
-    projection: kernel of the projections: 1 as trained, 3 for what the paper seems to count.
+    network: the network.
+    projection: kernel size of the projections: 1 as trained, 3 as the paper seems to count.
   """
   model: Any = create(network)
   if projection != 1:
@@ -72,25 +72,27 @@ def trace(network: Network, projection: int = 1) -> Counts:
   side = network.image_size
   image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
   variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), image)
-  jaxpr = jax.make_jaxpr(lambda v, x: model.apply(v, x))(variables, image)
-  work = [(eqn, multiply_adds(eqn)) for eqn in equations(jaxpr.jaxpr)]
-  head = sum(leaf.size for leaf in jax.tree.leaves(variables['params']['head']))
-  norm = _batch_norm_size(variables['params'])
-  total = sum(leaf.size for leaf in jax.tree.leaves(variables['params']))
-  sides = [eqn.outvars[0].aval.shape[1] for eqn, _ in work if _is_convolution(eqn)]
+  eqns = list(equations(jax.make_jaxpr(model.apply)(variables, image).jaxpr))
+  convolutions = [eqn for eqn in eqns if _is_convolution(eqn)]
+  work = sum(map(multiply_adds, convolutions))
+  params = dict(variables['params'])
+  head = sum(leaf.size for leaf in jax.tree.leaves(params.pop('head')))
+  leaves = jax.tree_util.tree_leaves_with_path(params)
+  norm = sum(leaf.size for path, leaf in leaves if path[-1].key in ('scale', 'bias'))
+  sides = [eqn.outvars[0].aval.shape[1] for eqn in convolutions]
   return Counts(
     depth=model.depth,
-    parameters=total - norm - head,
+    parameters=sum(leaf.size for _, leaf in leaves) - norm,
     batch_norm=norm,
     head_per_class=head // network.classes,
-    convolutions=sum(n for eqn, n in work if _is_convolution(eqn)),
-    classifier_per_class=sum(n for eqn, n in work if not _is_convolution(eqn)) // network.classes,
+    convolutions=work,
+    classifier_per_class=(sum(map(multiply_adds, eqns)) - work) // network.classes,
     output_sizes=tuple(side for side, _ in itertools.groupby(sides)),
   )
 
 
 def create(network: Network) -> nn.Module:
-  """The module of a network, with the head of its tables."""
+  """Returns the module of a network, with the head of its tables."""
   return models.create_model(
     network.name,
     num_classes=network.classes,
@@ -104,15 +106,8 @@ def create(network: Network) -> nn.Module:
 def _widen_projection(
   conv: Any, projection: int, features: int, *, kernel_size: int = 3, **settings: Any
 ) -> nn.Module:
-  """Makes a convolution, a projection's (the only ones with a 1x1 kernel) with a larger kernel."""
+  """Makes a convolution; a projection, which alone has a 1x1 kernel, gets a larger one."""
   return conv(features, kernel_size=projection if kernel_size == 1 else kernel_size, **settings)
-
-
-def _batch_norm_size(params: Any) -> int:
-  leaves = jax.tree_util.tree_leaves_with_path(params)
-  return sum(leaf.size for path, leaf in leaves if path[-1].key in ('scale', 'bias')) - sum(
-    leaf.size for path, leaf in leaves if path[0].key == 'head' and path[-1].key == 'bias'
-  )
 
 
 def _is_convolution(eqn: Any) -> bool:
@@ -120,13 +115,14 @@ def _is_convolution(eqn: Any) -> bool:
 
 
 def equations(jaxpr: Any) -> Iterator[Any]:
-  """Every equation of a jaxpr that holds no other, those of its inner jaxprs in their place.
+  """Yields every equation of a jaxpr; inner jaxprs are replaced by their own equations.
 
   Raises:
-    ValueError: there is a loop, whose equations would have to count several times.
+    ValueError: the jaxpr has a loop or a branch, whose equations run another number of times.
   """
   for eqn in jaxpr.eqns:
-    inner = [jax_value for value in eqn.params.values() for jax_value in _jaxprs(value)]
+    values = [getattr(value, 'jaxpr', value) for value in eqn.params.values()]  # Opens closed ones.
+    inner = [value for value in values if hasattr(value, 'eqns')]
     if inner and eqn.primitive.name in ('scan', 'while', 'cond'):
       raise ValueError(f'cannot count the equations of a {eqn.primitive.name}')
     if not inner:
@@ -135,24 +131,18 @@ def equations(jaxpr: Any) -> Iterator[Any]:
       yield from equations(sub)
 
 
-def _jaxprs(value: Any) -> Iterator[Any]:
-  value = getattr(value, 'jaxpr', value)  # A closed jaxpr holds an open one.
-  if hasattr(value, 'eqns'):
-    yield value
-
-
 def multiply_adds(eqn: Any) -> int:
-  """Multiply-adds of an equation: of a convolution or a matrix product, else 0.
+  """Returns the multiply-adds of a convolution or a matrix product, and 0 for other equations.
 
-  A convolution takes, for each of its outputs, one for every tap of the kernel and every input
-  channel that the filter sees.
+  A convolution takes, for each of its outputs, one multiply-add for every tap of the kernel and
+  every input channel that the filter sees.
   """
+  outputs = math.prod(eqn.outvars[0].aval.shape)
   if _is_convolution(eqn):
     kernel = eqn.invars[1].aval.shape
     spec = eqn.params['dimension_numbers'].rhs_spec  # (features, input channels, spatial...)
-    return math.prod(eqn.outvars[0].aval.shape) * math.prod(kernel[axis] for axis in spec[1:])
+    return outputs * math.prod(kernel[axis] for axis in spec[1:])
   if eqn.primitive.name == 'dot_general':
     (contracted, _), _ = eqn.params['dimension_numbers']
-    left = eqn.invars[0].aval.shape
-    return math.prod(eqn.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
+    return outputs * math.prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
   return 0

@@ -1,4 +1,4 @@
-"""Errors of finished runs, matched to the rows of the paper's tables."""
+"""Matches the errors of finished runs to the rows of the paper's tables, for audit and figures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import json
 import pathlib
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bitnet_jax import errors
@@ -14,11 +14,14 @@ from bitnet_jax.analysis.audit import paper
 from bitnet_jax.analysis.audit.networks import Network
 from bitnet_jax.analysis.plotting import metric_rows
 from bitnet_jax.config import fields, recipes
+from bitnet_jax.config.networks import NETWORKS
 from bitnet_jax.logs import result
 
-# Recipe fields that do not make a run another experiment, and those that name the data.
-_FREE = ('seed', 'data.name', 'data.pipeline')
-# Fields that may change when a run is resumed, and make it another experiment all the same.
+# Fields that name the data, the network or the seed: a run of another value departs in nothing.
+_FREE = ('seed', 'data.name', 'data.pipeline') + tuple(
+  f'model.{size}' for size in ('name', 'width', 'tree_depth', 'num_blocks', 'width_factor')
+)
+# Fields that a resumed run may change although they make it another experiment.
 _COUNTED = (
   'num_epochs',
   'data.test_split',
@@ -27,27 +30,26 @@ _COUNTED = (
   'eval.resize',
   'init_from',
 )
-# Images of the test splits that the paper's errors are of.
+# Sizes of the test splits that the paper's errors were measured on.
 _TEST_IMAGES = {paper.CIFAR10: 10000, paper.CIFAR100: 10000, paper.SINGLE_CROP: 50000}
-_SIZES = ('name', 'width', 'tree_depth', 'num_blocks', 'width_factor')
 
 
 @dataclasses.dataclass(frozen=True)
 class FinishedRun:
-  """A finished run.
+  """Describes a finished run; its errors are in percent.
 
   Attributes:
-    workdir: where it lies.
-    network: what was trained.
-    data: the data set, `config.data.name`.
-    seed: of the run.
-    epochs: trained.
-    error: of the test split, in percent.
-    train_error: of the training split as `evaluate --split=train` found it, else the mean over the
-      last epoch's batches, augmented; in percent, None if there is neither.
-    ten_crop_error: of the test split as `evaluate --crops=10` found it, in percent, or None.
+    workdir: its work directory.
+    network: the network that it trained.
+    data: its data set, `config.data.name`.
+    seed: its seed.
+    epochs: how long it trained.
+    error: its error on the test split.
+    train_error: its error on the training split by `evaluate --split=train`, else the mean over the
+      last epoch's augmented batches; None where neither was recorded.
+    ten_crop_error: its error on the test split by `evaluate --crops=10`, or None.
     departures: fields that differ from the paper's recipe, as 'field=value', and 'test
-      images=COUNT' of a split that is not the paper's.
+      images=COUNT' where the split has another size than the paper's.
   """
 
   workdir: str
@@ -61,7 +63,7 @@ class FinishedRun:
   departures: tuple[str, ...]
 
   def value(self, cell: str) -> float | None:
-    """The error of a cell of a table, in percent; None where this run has none for it."""
+    """Returns the run's error for a cell of a table, in percent, or None."""
     if cell == paper.CIFAR100_TRAIN and self.data == 'cifar100':
       return self.train_error
     if cell == paper.TEN_CROP and self.data == paper.SINGLE_CROP:
@@ -69,69 +71,72 @@ class FinishedRun:
     return self.error if cell == self.data else None
 
   def describe(self) -> dict[str, Any]:
-    """The run as a JSON object."""
-    return {
-      **dataclasses.asdict(self),
-      'network': str(self.network),
-      'departures': list(self.departures),
-    }
+    """Returns the run as a JSON object."""
+    replaced = {'network': str(self.network), 'departures': list(self.departures)}
+    return dataclasses.asdict(self) | replaced
 
 
 def find(directories: Sequence[str]) -> list[FinishedRun]:
-  """Reads the runs of several directories.
+  """Reads the runs of several directories, each once.
 
   Args:
-    directories: each a work directory, or a folder of work directories.
+    directories: work directories, or folders of work directories.
 
   Raises:
-    DataError: there is no finished run in one of them, or a run's files are damaged.
+    DataError: a directory has no finished run, or a run's files are damaged.
   """
-  runs = []
+  return list({workdir: read(workdir) for workdir in workdirs(directories, 'result.json')}.values())
+
+
+def workdirs(directories: Sequence[str], file: str) -> Iterator[str]:
+  """Yields each directory that holds a file of that name or no run; else the runs that lie in it."""
   for directory in directories:
     path = pathlib.Path(directory)
-    inside = sorted(found.parent for found in path.glob('*/result.json'))
-    if (path / 'result.json').exists() or not inside:
-      inside = [path]
-    runs += [read(str(workdir)) for workdir in inside]
-  return list({run.workdir: run for run in runs}.values())
+    inside = sorted(str(run.parent) for run in path.glob(f'*/{file}'))
+    yield from [str(path)] if (path / file).exists() or not inside else inside
 
 
 def read(workdir: str) -> FinishedRun:
   """Reads one finished run.
 
   Raises:
-    DataError: it has not finished, or a file of it is damaged.
+    DataError: the run has not finished, or one of its files is damaged.
   """
   final = result.read(workdir)
   config = read_config(workdir)
-  try:
-    train = metric_rows.select(metric_rows.read_rows(workdir), 'epoch', 'error', scale=100).values
-  except errors.DataError:
-    train = []
-  split = config['data']['train_split']
-  exact_train = _evaluation(workdir, split, 1, final['step'])
-  expected = _TEST_IMAGES.get(config['data']['name'], final['count'])
-  other = () if final['count'] == expected else (f'test images={final["count"]}',)
+  train_error = _evaluation(workdir, config['data']['train_split'], 1, final['step'])
+  if train_error is None:
+    train_error = _last_epoch_error(workdir)
+  data, count = config['data']['name'], final['count']
+  other = () if count == _TEST_IMAGES.get(data, count) else (f'test images={count}',)
   return FinishedRun(
     workdir=workdir,
     network=network_of(config['model']),
-    data=config['data']['name'],
+    data=data,
     seed=config['seed'],
     epochs=final['epoch'],
-    error=100 * (final['count'] - final['correct']) / final['count'],
-    train_error=train[-1] if train and exact_train is None else exact_train,
+    error=100 * (count - final['correct']) / count,
+    train_error=train_error,
     ten_crop_error=_evaluation(workdir, final['split'], 10, final['step']),
     departures=(*departures(config), *other),
   )
 
 
+def _last_epoch_error(workdir: str) -> float | None:
+  try:
+    rows = metric_rows.read_rows(workdir)
+  except errors.DataError:
+    return None
+  return next(reversed(metric_rows.select(rows, 'epoch', 'error', scale=100).values), None)
+
+
 def _evaluation(workdir: str, split: str, crops: int, step: int) -> float | None:
-  """Error in percent that `evaluate` wrote down of a split at a step; None if it did not."""
+  """Returns the error in percent that `evaluate` recorded of a split at a step, or None."""
   for path in sorted(pathlib.Path(workdir, 'evaluation').glob('*.json')):
     try:
-      found = json.loads(path.read_text(encoding='utf-8'))
-      if (found['split'], found['crops'], found['step']) == (split, crops, step):
-        return 100 * (found['count'] - found['correct']) / found['count']
+      record = json.loads(path.read_text(encoding='utf-8'))
+      if (record['split'], record['crops'], record['step']) == (split, crops, step):
+        return 100 * (record['count'] - record['correct']) / record['count']
     except (ValueError, KeyError, TypeError) as error:
       raise errors.DataError(
         'evaluation', path, f'cannot be read ({error!r})', 'delete it and evaluate again'
@@ -140,10 +145,10 @@ def _evaluation(workdir: str, split: str, crops: int, step: int) -> float | None
 
 
 def read_config(workdir: str) -> dict[str, Any]:
-  """Reads the configuration that a run wrote down.
+  """Reads the configuration of a run from `config.json`.
 
   Raises:
-    DataError: it is missing or damaged.
+    DataError: the file is missing or damaged.
   """
   path = pathlib.Path(workdir) / 'config.json'
   try:
@@ -163,39 +168,40 @@ def read_config(workdir: str) -> dict[str, Any]:
 
 
 def network_of(model: Mapping[str, Any]) -> Network:
-  """The network that the `model` section of a configuration names."""
+  """Returns the network that the `model` section of a configuration names.
+
+  Raises:
+    KeyError: the registry has no network of that name, or the section lacks a size.
+  """
   name = model['name']
-  if name in fields.CIFAR_MODELS:
-    return Network(name, model['width'], model['tree_depth'], model['num_blocks'])
-  wide = name.startswith('resnet')
-  return Network(name, width_factor=model['width_factor'] if wide else 1.0)
+  return Network(name, **{size: model[size] for size in NETWORKS[name].sizes})
 
 
 def departures(config: Mapping[str, Any]) -> tuple[str, ...]:
-  """Fields that differ from the paper's recipe for the data set, as 'field=value'.
+  """Returns the fields that differ from the paper's recipe for the data set, as 'field=value'.
 
-  Fields that either side lacks are left out: configurations of older versions stay comparable.
+  A field that either side lacks is no departure, so that configurations of older versions stay
+  comparable.
   """
   recipe = recipes.recipe_of(config['data']['name'])
-  found = []
+  lines = []
   for field, value in fields.flatten(config):
-    section, _, leaf = field.rpartition('.')
-    free = field in _FREE or (section == 'model' and leaf in _SIZES)
-    if fields.role_of(field) in (fields.RUNTIME, fields.PROCESS) and field not in _COUNTED:
-      free = True
     value = tuple(value) if isinstance(value, list) else value
-    if not free and field in recipe and recipe[field] != value:
-      found.append(f'{field}={value}')
-  return tuple(found)
+    may_change = fields.role_of(field) in (fields.RUNTIME, fields.PROCESS)
+    if field in _FREE or (may_change and field not in _COUNTED):
+      continue
+    if field in recipe and recipe[field] != value:
+      lines.append(f'{field}={value}')
+  return tuple(lines)
 
 
 def summarize(runs: Sequence[FinishedRun], network: Network, cell: str) -> list[dict[str, Any]]:
-  """Means over the seeds of a cell, one for each way of training, the closest to the paper first.
+  """Averages a cell over the seeds, apart for each way of training, the closest to the paper first.
 
   Args:
-    runs: of any networks.
-    network: of the row.
-    cell: of the row.
+    runs: finished runs of any networks.
+    network: the network of the row.
+    cell: the cell of the row.
 
   Returns:
     JSON objects: 'mean' and 'std' in percent (std of the sample, None of a single run), 'runs',

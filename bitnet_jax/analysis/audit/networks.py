@@ -1,20 +1,22 @@
-"""Which network, counted how: the names that the tables, the counts and the runs share."""
+"""Names networks and ways of counting for the tables, the counts and the runs."""
 
 from __future__ import annotations
 
 import dataclasses
 
+from bitnet_jax.config.networks import NETWORKS
+
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-  """A network of the registry: its name and its sizes.
+  """Names a network of the registry and its sizes.
 
   Attributes:
-    name: key of `models.MODELS`.
-    width: d, as the next two only of CIFAR networks.
+    name: a key of `config.networks.NETWORKS`.
+    width: d; like `tree_depth` and `num_blocks`, 0 for an ILSVRC12 network.
     tree_depth: k.
     num_blocks: n.
-    width_factor: of the ILSVRC12 ResNets.
+    width_factor: what the widths of an ILSVRC12 ResNet are multiplied by.
   """
 
   name: str
@@ -25,26 +27,25 @@ class Network:
 
   @property
   def is_cifar(self) -> bool:
-    """Whether it takes 32x32 images."""
-    return self.width > 0
+    """Returns whether the network takes 32x32 images."""
+    return NETWORKS[self.name].is_cifar
 
   @property
   def classes(self) -> int:
-    """Logits of the head whose size the paper prints: 10 (even for CIFAR-100) or 1000."""
-    return 10 if self.is_cifar else 1000
-
-  @property
-  def trained(self) -> Convention:
-    """What is counted of a network as it trains, with the head of its tables."""
-    return Convention(self.classes)
+    """Returns the logits of the head whose size the paper prints: 10 (even for CIFAR-100) or 1000."""
+    return NETWORKS[self.name].num_classes
 
   @property
   def image_size(self) -> int:
-    """Side of the images that multiply-adds are counted for."""
-    return 32 if self.is_cifar else 224
+    """Returns the side of the images that multiply-adds are counted for, in pixels."""
+    return NETWORKS[self.name].image_size
+
+  @property
+  def trained(self) -> Convention:
+    """Returns the convention that counts the network as it trains, with the head of its tables."""
+    return Convention(self.classes)
 
   def __str__(self) -> str:
-    """The part of a row's key that names the network."""
     if self.is_cifar:
       return f'{self.name}-{self.width},{self.tree_depth},{self.num_blocks}'
     return self.name + ('' if self.width_factor == 1 else f'-x{self.width_factor:g}')
@@ -52,12 +53,12 @@ class Network:
 
 @dataclasses.dataclass(frozen=True)
 class Convention:
-  """What is counted.
+  """Says what a count includes.
 
   Attributes:
     classes: logits of the head.
-    batch_norm: whether batch norm's scales and biases count as parameters.
-    projection: kernel of the projections, 1 as trained.
+    batch_norm: whether the scales and biases of batch norm count as parameters.
+    projection: kernel size of the projections; the networks train with 1.
   """
 
   classes: int
@@ -70,21 +71,18 @@ class Convention:
     return f'{self.classes} classes, {norm} batch norm, {side}x{side} projections'
 
   def differences(self, other: Convention) -> list[str]:
-    """What this convention counts otherwise than another one."""
-    return [
-      mine
-      for mine, theirs in zip(str(self).split(', '), str(other).split(', '), strict=True)
-      if mine != theirs
-    ]
+    """Returns the parts of this convention, in words, that differ from another one's."""
+    others = str(other).split(', ')
+    return [part for part in str(self).split(', ') if part not in others]
 
 
 def bitnet(width: int, tree_depth: int, num_blocks: int) -> Network:
-  """BitNet (d, k, n)."""
+  """Returns BitNet (d, k, n)."""
   return Network('bitnet', width, tree_depth, num_blocks)
 
 
 def wide_resnet(width: int, tree_depth: int, num_blocks: int) -> Network:
-  """Wide ResNet (d, k, n)."""
+  """Returns Wide ResNet (d, k, n)."""
   return Network('wide_resnet', width, tree_depth, num_blocks)
 
 
@@ -94,5 +92,5 @@ RESNET18, RESNET34 = Network('resnet18b'), Network('resnet34b')
 
 
 def wider(network: Network, width_factor: float) -> Network:
-  """An ILSVRC12 ResNet, widened."""
+  """Returns an ILSVRC12 ResNet with its widths multiplied by a factor."""
   return dataclasses.replace(network, width_factor=width_factor)

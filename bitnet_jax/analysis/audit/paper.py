@@ -1,15 +1,16 @@
-"""The paper's tables as printed, and what this implementation has to count for each network.
+"""Lists the paper's tables as printed, and the counts that this implementation has to give.
 
-`ROWS` holds Tables 2 to 7, a `Row` for each line; numbers are kept as the digits that are printed,
-because the number of digits says how exactly a count has to agree. `GOLDEN` holds the counts of
-this implementation, worked out from the definitions of the networks; the audit fails where the
-modules that train give another one.
+`ROWS` holds Tables 2 to 7, a `Row` for each line. Numbers are kept as printed, because the number of
+digits says how exactly a count has to agree. `GOLDEN` holds the counts of this implementation,
+worked out from the definitions of the networks; the audit fails where the modules that train give
+another one.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from bitnet_jax.analysis.audit.networks import (
   BITNET26,
@@ -26,25 +27,25 @@ from bitnet_jax.analysis.audit.networks import (
 
 MILLION, BILLION = 10**6, 10**9
 
-# Cells of a row's errors.
+# Names of the cells that hold a row's errors.
 CIFAR10, CIFAR100, CIFAR100_TRAIN = 'cifar10', 'cifar100', 'cifar100_train'
 SINGLE_CROP, TEN_CROP = 'imagenet2012', 'imagenet2012_ten_crop'
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """One line of a table.
+  """Holds one line of a table as printed.
 
   Attributes:
-    key: `tableN/NETWORK`, or `tableN/NAME` where the network is not built here.
-    label: the name in the print.
-    depth: printed depth, 0 for none.
-    parameters: printed millions of parameters, '' for none.
-    multiply_adds: printed billions of multiply-adds ("FLOP"), '' for none.
-    errors: printed errors in percent, by cell.
-    network: the network that the line is about, None where it is not built here.
-    literal: the network that the label names, where the numbers are another's.
-    output_sizes: printed sides of the feature maps (Table 3).
+    key: `tableN/NETWORK`, or `tableN/NAME` of a network that is not built here.
+    label: name of the network in print.
+    depth: depth in layers; 0 where none is printed.
+    parameters: millions of parameters; '' where none are printed.
+    multiply_adds: billions of multiply-adds ("FLOP"); '' where none are printed.
+    errors: errors in percent, by cell.
+    network: the network of the numbers; None where the network is not built here.
+    literal: the network that the label names, where the numbers belong to another one.
+    output_sizes: sides of the feature maps in pixels (Table 3).
   """
 
   key: str
@@ -59,20 +60,20 @@ class Row:
 
   @property
   def table(self) -> int:
-    """Number of the table."""
+    """Returns the number of the table."""
     return int(self.key[len('table')])
 
 
 @dataclasses.dataclass(frozen=True)
 class Golden:
-  """A count that this implementation has to give.
+  """Requires a count of this implementation.
 
   Attributes:
-    network: of which.
+    network: the network that is counted.
     quantity: 'depth', 'parameters' or 'multiply_adds'.
-    digits: the number; fewer digits than the count has are rounded ones.
-    unit: what the digits are multiples of.
-    convention: what is counted.
+    digits: the required number, in multiples of `unit`; fewer digits than the count has are rounded.
+    unit: 1, `MILLION` or `BILLION`.
+    convention: how the network is counted.
   """
 
   network: Network
@@ -99,7 +100,7 @@ _CIFAR_ROWS = (
   (bitnet(12, 2, 4), 26, '31.2', '4.45', '4.07', '19.06', '0.018'),
   (bitnet(12, 4, 2), 26, '14.9', '2.06', '4.11', '19.22', '0.018'),
 )
-# Table 2, quoted from others: label, depth, millions, CIFAR-10, CIFAR-100.
+# Table 2, quoted from other papers: key, label, depth, millions, CIFAR-10, CIFAR-100.
 _QUOTED_ROWS = (
   ('nin', 'NIN', 0, '', '8.81', '35.67'),
   ('elu', 'ELU', 0, '', '6.55', '24.28'),
@@ -110,7 +111,7 @@ _QUOTED_ROWS = (
   ('stochastic_depth', 'Stochastic Depth ResNet', 110, '1.7', '5.25', '24.98'),
   ('fractalnet', 'FractalNet', 40, '22.9', '5.24', '22.49'),
 )
-# Table 4: network, the one that the label names, label, single crop, ten crops, millions.
+# Table 4: network, network that the label names, label, single crop, ten crops, millions.
 _IMAGENET_ROWS = (
   (RESNET18, None, 'ResNet-18 B', '30.43', '28.22', '13.1'),
   (wider(RESNET18, 1.5), wider(RESNET18, 2.0), 'ResNet-18 B width x2', '27.06', '', '25.9'),
@@ -151,45 +152,43 @@ def _errors(**cells: str) -> dict[str, str]:
   return {cell: digits for cell, digits in cells.items() if digits}
 
 
-def _rows() -> tuple[Row, ...]:
-  rows = [
-    Row(f'table2/{name}', label, depth, millions, '', _errors(cifar10=c10, cifar100=c100))
-    for name, label, depth, millions, c10, c100 in _QUOTED_ROWS
-  ]
+def _row(table: int, network: Network, label: str = '', **fields: Any) -> Row:
+  """Makes the row of a network that is built here."""
+  return Row(f'table{table}/{network}', label or _label(network), network=network, **fields)
+
+
+def _rows() -> Iterator[Row]:
+  for name, label, depth, millions, c10, c100 in _QUOTED_ROWS:
+    yield Row(f'table2/{name}', label, depth, millions, '', _errors(cifar10=c10, cifar100=c100))
   for network, depth, millions, billions, c10, c100, _ in _CIFAR_ROWS:
-    errors = _errors(cifar10=c10, cifar100=c100)
-    rows.append(
-      Row(f'table2/{network}', _label(network), depth, millions, billions, errors, network)
-    )
-  sizes = (112, 56, 28, 14, 7)
+    sizes = {'depth': depth, 'parameters': millions, 'multiply_adds': billions}
+    yield _row(2, network, **sizes, errors=_errors(cifar10=c10, cifar100=c100))
   for network, label, depth, millions, billions in (
     (BITNET26, 'BitNet-26', 26, '12.79', '2.8'),
     (BITNET34, 'BitNet-34', 34, '22.99', '7.8'),
   ):
-    rows.append(
-      Row(f'table3/{network}', label, depth, millions, billions, {}, network, output_sizes=sizes)
-    )
+    sizes = {'depth': depth, 'parameters': millions, 'multiply_adds': billions}
+    yield _row(3, network, label, **sizes, output_sizes=(112, 56, 28, 14, 7))
   for built, literal, label, single, ten, millions in _IMAGENET_ROWS:
     errors = _errors(imagenet2012=single, imagenet2012_ten_crop=ten)
     key = f'table4/{built or "fractalnet34"}'
-    rows.append(Row(key, label, 0, millions, '', errors, built, literal))
+    yield Row(key, label, 0, millions, '', errors, built, literal)
   for width, num_blocks, text in _DEPTH_ROWS:
     for tree_depth, cell in enumerate(text.split(', '), start=1):
-      network, (millions, c10, c100) = bitnet(width, tree_depth, num_blocks), cell.split()
+      millions, c10, c100 = cell.split()
       errors = _errors(cifar10=c10, cifar100=c100)
-      rows.append(Row(f'table5/{network}', _label(network), 0, millions, '', errors, network))
+      yield _row(5, bitnet(width, tree_depth, num_blocks), parameters=millions, errors=errors)
   for network, label, depth, millions, c100 in FIGURE2_ROWS:
     errors = _errors(cifar100=c100)
-    rows.append(Row(f'table6/{network}', label, depth, millions, '', errors, network))
+    yield _row(6, network, label, depth=depth, parameters=millions, errors=errors)
   for network, _, millions, _, _, c100, train in _CIFAR_ROWS:
     errors = _errors(cifar100=c100, cifar100_train=train)
-    rows.append(Row(f'table7/{network}', _label(network), 0, millions, '', errors, network))
-  return tuple(rows)
+    yield _row(7, network, parameters=millions, errors=errors)
 
 
-ROWS = _rows()
+ROWS = tuple(_rows())
 
-# Network: its depth, parameters (head of the tables, batch norm in), billions of multiply-adds.
+# Network as trained: depth, parameters, billions of multiply-adds.
 _COUNTS = {
   wide_resnet(4, 2, 6): (38, '8949210', '1.299'),
   bitnet(4, 3, 4): (38, '3677274', '0.529'),
@@ -224,7 +223,7 @@ _COUNTS = {
   RESNET18: (18, '11689512', '1.81'),
   RESNET34: (34, '21797672', '3.66'),
 }
-# Counts under other conventions: network, quantity, digits, unit, batch norm in, projection.
+# Counts under other conventions: network, quantity, digits, unit, batch norm counted, projection.
 _OTHER_COUNTS = (
   (BITNET26, 'parameters', '12789160', 1, False, 1),
   (BITNET34, 'parameters', '22993576', 1, False, 1),
@@ -240,18 +239,15 @@ _OTHER_COUNTS = (
 )
 
 
-def _golden() -> tuple[Golden, ...]:
-  found = []
+def _golden() -> Iterator[Golden]:
   for network, (depth, parameters, billions) in _COUNTS.items():
-    trained = network.trained
-    found.append(Golden(network, 'depth', str(depth), 1, trained))
-    found.append(Golden(network, 'parameters', parameters, 1, trained))
+    yield Golden(network, 'depth', str(depth), 1, network.trained)
+    yield Golden(network, 'parameters', parameters, 1, network.trained)
     if billions:
-      found.append(Golden(network, 'multiply_adds', billions, BILLION, trained))
+      yield Golden(network, 'multiply_adds', billions, BILLION, network.trained)
   for network, quantity, digits, unit, batch_norm, projection in _OTHER_COUNTS:
     convention = Convention(network.classes, batch_norm, projection)
-    found.append(Golden(network, quantity, digits, unit, convention))
-  return tuple(found)
+    yield Golden(network, quantity, digits, unit, convention)
 
 
-GOLDEN = _golden()
+GOLDEN = tuple(_golden())

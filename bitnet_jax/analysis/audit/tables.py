@@ -1,4 +1,4 @@
-"""Every row of the paper's tables beside what is counted and measured here."""
+"""Compares every row of the paper's tables with what is counted and measured, for the audit."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from bitnet_jax.analysis.audit.networks import Convention, Network
 from bitnet_jax.analysis.audit.paper import Golden, Row
 
 Record = dict[str, Any]
+_Count = tuple[Convention, int]
 
 _UNITS = {'parameters': (paper.MILLION, 'M'), 'multiply_adds': (paper.BILLION, 'G')}
 
@@ -37,18 +38,17 @@ def audit(runs: Sequence[measured.FinishedRun] = ()) -> Record:
 
 
 def agrees(count: int, digits: str, unit: int) -> bool:
-  """Whether a count, rounded to as many digits as are printed, is the printed number.
+  """Returns whether a count, rounded to as many digits as are printed, is the printed number.
 
   A count half way between two printable numbers agrees with both.
   """
   printed = decimal.Decimal(digits)
-  _, _, exponent = printed.as_tuple()
-  half = decimal.Decimal(1).scaleb(int(exponent)) * unit / 2
-  return count == printed * unit if unit == 1 else abs(count - printed * unit) <= half
+  half = decimal.Decimal(1).scaleb(int(printed.as_tuple().exponent)) * unit / 2
+  return count == printed if unit == 1 else abs(count - printed * unit) <= half
 
 
 def check_golden(entry: Golden) -> Record:
-  """One count that has to be met."""
+  """Compares one required count with the modules that train."""
   count = counts.count(entry.network, entry.quantity, entry.convention)
   return {
     'network': str(entry.network),
@@ -62,7 +62,7 @@ def check_golden(entry: Golden) -> Record:
 
 
 def audit_row(row: Row, runs: Sequence[measured.FinishedRun]) -> Record:
-  """One row of a table."""
+  """Compares one row of a table with the counts and with the errors of finished runs."""
   network = row.network
   errors = [
     {
@@ -91,7 +91,7 @@ def audit_row(row: Row, runs: Sequence[measured.FinishedRun]) -> Record:
 
 
 def conventions(network: Network, quantity: str) -> list[Convention]:
-  """Every convention under which the network's count differs, the one as trained first."""
+  """Returns every convention under which the network's count differs, the one as trained first."""
   projections = (1, 3) if has_projections(network) else (1,)
   norms = (True, False) if quantity == 'parameters' else (True,)
   classes = (10, 100) if network.is_cifar else (1000,)
@@ -100,77 +100,72 @@ def conventions(network: Network, quantity: str) -> list[Convention]:
 
 
 def has_projections(network: Network) -> bool:
-  """Whether a 1x1 convolution changes a shortcut's width."""
+  """Returns whether a 1x1 convolution changes the width of a shortcut."""
   return counts.trace(network, 3) != counts.trace(network)
 
 
 def figure(row: Row, quantity: str, digits: str) -> Record:
-  """A printed size, the count as trained, the counts under every convention, and a sentence."""
-  unit, letter = _UNITS[quantity]
-  record: Record = {'paper': float(digits) if digits else None, 'digits': digits, 'ours': None}
+  """Compares a printed size with the count as trained and under every other convention."""
   network = row.network
-  if network is None:
-    return {**record, 'by_convention': [], 'appears_under': None, 'sentence': ''}
   table = [
     (convention, counts.count(network, quantity, convention))
-    for convention in conventions(network, quantity)
+    for convention in (conventions(network, quantity) if network else ())
   ]
+  unit, _ = _UNITS[quantity]
   hits = [pair for pair in table if digits and agrees(pair[1], digits, unit)]
   return {
-    **record,
-    'ours': table[0][1],
+    'paper': float(digits) if digits else None,
+    'digits': digits,
+    'ours': table[0][1] if table else None,
     'by_convention': [
       {'convention': str(convention), 'count': count, 'appears': (convention, count) in hits}
       for convention, count in table
     ],
     'appears_under': str(hits[0][0]) if hits else None,
-    'sentence': _sentence(row, quantity, f'{digits} {letter}', table, hits) if digits else '',
+    'sentence': _sentence(row, quantity, digits, table, hits) if digits and table else '',
   }
 
 
 def _sentence(
-  row: Row,
-  quantity: str,
-  printed: str,
-  table: Sequence[tuple[Convention, int]],
-  hits: Sequence[tuple[Convention, int]],
+  row: Row, quantity: str, digits: str, table: Sequence[_Count], hits: Sequence[_Count]
 ) -> str:
-  """Says where a printed figure comes from."""
+  """Returns in words under which convention a printed size appears."""
   unit, letter = _UNITS[quantity]
   trained, ours = table[0]
   if not hits:
-    nearest, count = min(table, key=lambda pair: abs(pair[1] - float(printed.split()[0]) * unit))
-    text = f'{printed} appears under no convention; the nearest ({nearest}) gives {count:,}.'
+    nearest, count = min(table, key=lambda pair: abs(pair[1] - float(digits) * unit))
+    text = f'appears under no convention; the nearest ({nearest}) gives {count:,}.'
   elif hits[0][0] == trained:
-    text = f'{printed} is {ours:,}, as trained.'
+    text = f'is {ours:,}, as trained.'
   else:
     convention, count = hits[0]
     difference = ' and '.join(convention.differences(trained))
+    only = 'only' if difference.startswith('without') else 'only with'
     text = (
-      f'{printed} appears only with {difference} ({count:,}); as trained the network has '
+      f'appears {only} {difference} ({count:,}); as trained the network has '
       f'{ours:,}, {100 * (ours / count - 1):+.1f} %.'
     )
-    text = text.replace('only with without', 'only without')
   if row.literal and row.network:
     literal = counts.count(row.literal, quantity, row.literal.trained)
     text += (
       f" It is the width {row.network.width_factor:g}; the label's {row.literal.width_factor:g} "
       f'would have {literal / unit:.1f} {letter}.'
     )
-  return text
+  return f'{digits} {letter} {text}'
 
 
 def _joint_sentence(record: Record) -> str:
-  """Says so where no one convention gives both printed figures of a row."""
-  found = [
-    {entry['convention'] for entry in record[quantity]['by_convention'] if entry['appears']}
+  """Returns a sentence where no one convention gives both printed sizes of a row, else ''."""
+  # Batch norm has no multiply-adds, so a cost stands for both ways of counting the parameters.
+  hits = [
+    {
+      entry['convention'].replace('without batch norm', 'with batch norm')
+      for entry in record[quantity]['by_convention']
+      if entry['appears']
+    }
     for quantity in _UNITS
     if record[quantity]['digits']
   ]
-  # Batch norm has no multiply-adds: a cost stands for both ways of counting it.
-  found = [
-    {text.replace('without batch norm', 'with batch norm') for text in hits} for hits in found
-  ]
-  if len(found) < 2 or not record['network'] or set.intersection(*found):
+  if len(hits) < 2 or not record['network'] or set.intersection(*hits):
     return ''
   return 'No one convention gives both of its printed figures.'

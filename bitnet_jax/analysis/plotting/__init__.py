@@ -1,1 +1,1 @@
-"""Draws figures: shared style, labels, and the curves of a run."""
+"""Draws figures for the analysis commands: shared style, labels, and the curves of a run."""

@@ -1,4 +1,4 @@
-"""The metrics that a run wrote down, as rows and as curves over the epochs."""
+"""Reads the metrics of a run as rows, and as curves over the epochs, for the figures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bitnet_jax import errors
 
 
 class Curve(NamedTuple):
-  """Points of one quantity, by rising epoch; the epoch may be a fraction."""
+  """Holds the points of one quantity by rising epoch, which may be a fraction."""
 
   epochs: list[float]
   values: list[float]
@@ -21,17 +21,17 @@ class Curve(NamedTuple):
 def read_rows(workdir: str) -> list[dict]:
   """Reads the metrics of a run, in the order of the file.
 
-  A last line without its newline is left out: the run is writing it now, or was
-  killed in the middle of it.
+  A last line without its newline is left out: the run is still writing the line, or was killed
+  while it did.
 
   Args:
     workdir: directory of the run.
 
   Returns:
-    One dict per line; each has a `kind` and an `epoch`.
+    One dict for each line; each has a `kind` and an `epoch`.
 
   Raises:
-    DataError: there is no `metrics.jsonl`, it has no row, or a line is no row.
+    DataError: the run has no `metrics.jsonl`, the file has no row, or a line is no row.
   """
   path = pathlib.Path(workdir) / 'metrics.jsonl'
   try:
@@ -63,18 +63,13 @@ def _parse(line: str, place: str) -> dict:
 
 
 def select(rows: Sequence[Mapping], kind: str, field: str, scale: float = 1.0) -> Curve:
-  """Picks one quantity out of the rows.
-
-  Where a run was resumed and wrote an epoch again, the later row counts.
+  """Returns the curve of one quantity; a later row of an epoch replaces an earlier one.
 
   Args:
-    rows: of `read_rows`.
-    kind: of the rows to read, `train`, `eval` or `epoch`.
-    field: of those rows; rows without it, or where it is not finite, are left out.
+    rows: rows of `read_rows`.
+    kind: kind of the rows that are read: `train`, `eval` or `epoch`.
+    field: the quantity; rows where it is missing or not finite are left out.
     scale: multiplies the values.
-
-  Returns:
-    The points, by rising epoch.
   """
   points = {
     row['epoch']: row[field] * scale

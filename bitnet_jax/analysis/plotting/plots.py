@@ -1,4 +1,4 @@
-"""What all figures share: colors, frames, names of runs, files. Loads no JAX."""
+"""Gives all figures one style: colors, axes, names of runs, files. Loads no JAX."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from matplotlib import axes, figure, ticker
 
 from bitnet_jax import errors
 
-# Okabe and Ito's colors, which stay apart for color-blind readers; their
-# yellow is left out, too pale for a line on white.
+# Okabe and Ito's colors, which color-blind readers tell apart; their yellow is too pale for a line.
 COLORS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00', '#000000')
 GRAY = '#767676'
 FORMATS = ('.png', '.svg')
@@ -23,7 +22,7 @@ matplotlib.rcParams['svg.hashsalt'] = 'bitnet_jax'  # Two runs write the same by
 
 
 def new_figure(width: float, height: float) -> figure.Figure:
-  """An empty figure of that many inches, 120 pixels each."""
+  """Returns an empty figure; width and height are in inches of 120 pixels."""
   return figure.Figure(figsize=(width, height), dpi=120, layout='constrained')
 
 
@@ -44,7 +43,7 @@ def count_epochs(panel: axes.Axes) -> None:
 
 
 def logarithmic(panel: axes.Axes, which: str = 'x') -> None:
-  """Makes an axis ('x' or 'y') of what is drawn logarithmic, with a few plain numbers."""
+  """Makes an axis ('x' or 'y') logarithmic, with a few plain numbers in the range of the data."""
   low, high = getattr(panel.dataLim, f'interval{which}')
   getattr(panel, f'set_{which}scale')('log')
   axis = getattr(panel, f'{which}axis')
@@ -55,13 +54,13 @@ def logarithmic(panel: axes.Axes, which: str = 'x') -> None:
 
 
 def names(workdirs: Sequence[str]) -> list[str]:
-  """The last parts of the paths, or the paths where these are alike."""
-  found = [pathlib.PurePath(os.path.abspath(workdir)).name for workdir in workdirs]
-  return found if len(set(found)) == len(found) else list(workdirs)
+  """Returns the last parts of the paths, or the whole paths where two last parts are alike."""
+  last = [pathlib.PurePath(os.path.abspath(workdir)).name for workdir in workdirs]
+  return last if len(set(last)) == len(last) else list(workdirs)
 
 
 def check_output(output: str) -> None:
-  """Raises ConfigError unless the file's name ends in a format that can be written."""
+  """Raises ConfigError unless the file's name ends in .png or .svg."""
   if pathlib.Path(output).suffix not in FORMATS:
     raise errors.ConfigError(
       'output', output, 'neither PNG nor SVG', 'end the name in .png or .svg'
@@ -69,7 +68,7 @@ def check_output(output: str) -> None:
 
 
 def save(fig: figure.Figure, output: str | os.PathLike[str]) -> None:
-  """Writes a figure as its name says; the directory is made."""
+  """Writes a figure in the format that the file's name ends in, and makes the directory."""
   path = pathlib.Path(output)
   path.parent.mkdir(parents=True, exist_ok=True)
   fig.savefig(path, metadata={'Date': None} if path.suffix == '.svg' else None)

@@ -1,1 +1,1 @@
-"""Counts and bounds the linear regions of ReLU networks (section 3.3)."""
+"""Counts and bounds the linear regions of ReLU networks for section 3.3."""
