@@ -92,7 +92,7 @@ class TorchNetworkTest(parameterized.TestCase):
     images = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)
     arrays = against_torch.torch_arrays(jax.tree.map(lambda s: np.zeros(s.shape), shapes))
-    theirs = torch_networks.Network(against_torch.network_spec(model)).state_dict()
+    theirs = torch_networks.TorchNetwork(against_torch.network_spec(model)).state_dict()
     want = {k: tuple(v.shape) for k, v in theirs.items() if not k.endswith('batches_tracked')}
     self.assertEqual({k: v.shape for k, v in arrays.items()}, want)
 
@@ -239,7 +239,7 @@ class MeasureTest(parameterized.TestCase):
       run.lower = mapped.lower
       return run
 
-    with mock.patch.object(network, 'parallel', wraps=devices) as patched:
+    with mock.patch.object(network, 'devices', wraps=devices) as patched:
       patched.map_devices = map_devices
       run = network.Case(made).side(5)
       self.assertGreater(run(), 0)
@@ -277,7 +277,7 @@ class MeasureTest(parameterized.TestCase):
     self.assertEqual(case.multiply_adds(), 8 * want)
 
   def test_two_processes_take_steps_together(self):
-    got = scaling._layout(make_config(), processes=2, devices=1, rounds=2)
+    got = scaling._layout(make_config(), processes=2, count=1, rounds=2)
     self.assertGreater(got['per_second'], 0)
 
 

@@ -32,22 +32,6 @@ _VARIED: dict[str, tuple[int, ...]] = {
 _LAYOUTS = ((1, 1), (1, 2), (1, 4), (2, 1))  # processes, and devices of each
 _DISPATCHES = 200
 
-# One process of a layout: joins the others, takes steps, prints their seconds.
-_CHILD = """
-import json, sys
-given = json.load(sys.stdin)
-from bitnet_jax import cluster, config, watchdog
-made = config.default_config()
-made.update(given['config'])
-with (
-  watchdog.Watchdog(0) as watch,
-  cluster.member(*given['place'], join_seconds=60, peer_seconds=60, watch=watch),
-):
-  from bitnet_jax.benchmarks.network import Case
-  run = Case(made).side()
-  print(json.dumps([run() for _ in range(2 + given['rounds'])][2:]))
-"""
-
 
 def measure(config: ml_collections.ConfigDict, *, rounds: int) -> dict[str, Any]:
   """Times steps around a configuration.
@@ -94,7 +78,7 @@ def _layout(
   children = []
   for process in range(processes):
     child = subprocess.Popen(
-      [sys.executable, '-c', _CHILD],
+      [sys.executable, '-m', 'bitnet_jax.benchmarks.scaling_child'],
       env=environment,
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,

@@ -12,25 +12,6 @@ from typing import Any
 
 import ml_collections
 
-# Reads what is to be trained from stdin; prints the clock when the first step is done.
-_CHILD = """
-import json, sys, time
-from bitnet_jax import garbage, heap
-heap.keep_freed_memory()
-with garbage.uncollected():
-  from bitnet_jax import compilation, config
-  from bitnet_jax.benchmarks.network import Case
-  imported = time.time()
-  compilation.keep_programs()
-  made = config.default_config()
-  made.update(json.load(sys.stdin))
-  run = Case(made).side()
-prepared = time.time()
-run()
-first = time.time()
-print(json.dumps([imported, prepared, first, run()]))
-"""
-
 
 def measure(config: ml_collections.ConfigDict, *, rounds: int) -> dict[str, Any]:
   """Starts processes.
@@ -56,7 +37,7 @@ def measure(config: ml_collections.ConfigDict, *, rounds: int) -> dict[str, Any]
 def _start(config: ml_collections.ConfigDict, environment: dict[str, str]) -> dict[str, float]:
   start = time.time()
   out = subprocess.run(
-    [sys.executable, '-c', _CHILD],
+    [sys.executable, '-m', 'bitnet_jax.benchmarks.startup_child'],
     input=json.dumps(config.to_dict()),
     env=environment,
     capture_output=True,

@@ -32,7 +32,7 @@ class Worker:
     images = torch.from_numpy(arrays.pop('images').transpose(0, 3, 1, 2))
     self.images = images.to(self.device, memory_format=torch.channels_last)
     self.labels = torch.from_numpy(arrays.pop('labels')).long().to(self.device)
-    network = torch_networks.Network(request['spec'])
+    network = torch_networks.TorchNetwork(request['spec'])
     network.load_state_dict({k: torch.from_numpy(v) for k, v in arrays.items()}, strict=False)
     self.network = network.to(self.device, memory_format=torch.channels_last)
     self.optimizer = torch.optim.SGD(network.parameters(), **request['optimizer'])
