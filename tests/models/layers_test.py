@@ -128,15 +128,15 @@ class GroupedBatchNormTest(parameterized.TestCase):
 
     def run(variables, x, upstream):
       def loss(params, x):
-        y, moved = norm.apply(
+        y, updated = norm.apply(
           {**variables, 'params': params}, x, train=True, mutable=['batch_stats']
         )
-        return (y * upstream).sum(), (y, moved['batch_stats'])
+        return (y * upstream).sum(), (y, updated['batch_stats'])
 
-      (_, (y, moved)), (params, x) = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(
+      (_, (y, updated)), (params, x) = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(
         variables['params'], x
       )
-      return {'y': y, 'x': x}, params, moved
+      return {'y': y, 'x': x}, params, updated
 
     return run
 
@@ -156,8 +156,8 @@ class GroupedBatchNormTest(parameterized.TestCase):
   @parameterized.parameters((0, 16), (16, 16), (8, 8), (4, 4), (2, 2), (1, 1))
   def test_groups_on_a_device_are_batch_norms_apart(self, group, want):
     run = jax.jit(self.make_pass(layers.GroupedBatchNorm(group_size=group, relu=False)))
-    examples, params, moved = run(self.variables, self.x, self.upstream)
-    self.assert_result({**examples, **params, **moved}, want)
+    examples, params, updated = run(self.variables, self.x, self.upstream)
+    self.assert_result({**examples, **params, **updated}, want)
 
   @parameterized.parameters(
     # devices, group, group as counted
@@ -171,18 +171,18 @@ class GroupedBatchNormTest(parameterized.TestCase):
     run = self.make_pass(norm)
 
     def step(*arguments):
-      examples, params, moved = run(*arguments)
-      return examples, devices.sum_over_devices(params), devices.mean_over_devices(moved)
+      examples, params, updated = run(*arguments)
+      return examples, devices.sum_over_devices(params), devices.mean_over_devices(updated)
 
     split = lambda x: x.reshape(number, 16 // number, *x.shape[1:])  # noqa: E731
     variables = jax.tree.map(lambda leaf: np.stack([leaf] * number), self.variables)
-    examples, params, moved = devices.map_devices(step)(
+    examples, params, updated = devices.map_devices(step)(
       variables, split(self.x), split(self.upstream)
     )
     examples = {key: np.concatenate(np.asarray(value)) for key, value in examples.items()}
-    for leaf in jax.tree.leaves((params, moved)):
+    for leaf in jax.tree.leaves((params, updated)):
       np.testing.assert_array_equal(leaf[0], leaf[-1])
-    first = jax.tree.map(lambda leaf: leaf[0], {**params, **moved})
+    first = jax.tree.map(lambda leaf: leaf[0], {**params, **updated})
     self.assert_result({**examples, **first}, want)
 
   def test_running_statistics_by_hand(self):
@@ -193,17 +193,17 @@ class GroupedBatchNormTest(parameterized.TestCase):
     np.testing.assert_array_equal(variables['batch_stats']['mean'], [0])
     np.testing.assert_array_equal(variables['batch_stats']['var'], [1])
     for mean, var in ((0.25 * 4, 0.75 + 0.25 * 20 / 3), (1.75, 0.75**2 + 0.4375 * 20 / 3)):
-      _, moved = norm.apply(variables, x, train=True, mutable=['batch_stats'])
-      np.testing.assert_allclose(moved['batch_stats']['mean'], [mean], rtol=1e-6)
-      np.testing.assert_allclose(moved['batch_stats']['var'], [var], rtol=1e-6)
-      variables = {**variables, **moved}
+      _, updated = norm.apply(variables, x, train=True, mutable=['batch_stats'])
+      np.testing.assert_allclose(updated['batch_stats']['mean'], [mean], rtol=1e-6)
+      np.testing.assert_allclose(updated['batch_stats']['var'], [var], rtol=1e-6)
+      variables = {**variables, **updated}
 
-  def test_evaluation_uses_and_keeps_the_running_statistics(self):
+  def test_evaluation_keeps_the_running_statistics(self):
     norm = layers.GroupedBatchNorm(group_size=3, relu=False)  # 3 does not divide 16: unused here
-    y, moved = norm.apply(self.variables, self.x, train=False, mutable=['batch_stats'])
+    y, updated = norm.apply(self.variables, self.x, train=False, mutable=['batch_stats'])
     want = (self.x - self.mean) / np.sqrt(self.var + 1e-5) * self.scale + self.bias
     np.testing.assert_allclose(y, want, atol=1e-5 * np.abs(want).max())
-    kept = moved.get('batch_stats', self.variables['batch_stats'])
+    kept = updated.get('batch_stats', self.variables['batch_stats'])
     np.testing.assert_array_equal(kept['mean'], self.mean)
     np.testing.assert_array_equal(kept['var'], self.var)
 

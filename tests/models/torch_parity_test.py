@@ -8,8 +8,6 @@ that users run.
 """
 
 import functools
-import re
-import unittest
 from unittest import mock
 
 import jax
@@ -21,200 +19,23 @@ from absl.testing import absltest, parameterized
 from bitnet_jax import models
 from bitnet_jax.models import layers, norm
 from bitnet_jax.training import metrics, optim
+from tests.helpers.small_networks import narrow
+from tests.helpers.torch_reference import (
+  CLASSES,
+  F,
+  cifar,
+  counterpart,
+  imagenet,
+  load,
+  make_batch,
+  random_variables,
+  torch,
+  torch_images,
+  torch_names,
+)
 
-try:
-  import torch
-  import torch.nn.functional as F
-  from torch import nn
-except ImportError as error:
-  raise unittest.SkipTest(f'PyTorch is not installed: {error}') from error
-
-CLASSES = 7
 RATES = {'learning_rate': 0.1, 'drop_factor': 0.2}
 TORCH_SGD = {'momentum': 0.9, 'nesterov': True, 'weight_decay': 5e-4}
-
-
-def conv(inputs, outputs, kernel=3, stride=1):
-  return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
-
-
-class Tree(nn.Module):
-  """Equations 2 and 3: right_k and left_k both read left_(k-1)."""
-
-  def __init__(self, inputs, features, depth, stride):
-    super().__init__()
-    self.depth = depth
-    for level in range(1, depth + 1):
-      filters = features // 2**level
-      for side in ('right', 'left'):
-        self.add_module(f'{side}{level}_conv', conv(inputs, filters, stride=stride))
-        self.add_module(f'{side}{level}_norm', nn.BatchNorm2d(filters))
-      inputs, stride = filters, 1
-
-  def unit(self, name, x):
-    return F.relu(getattr(self, f'{name}_norm')(getattr(self, f'{name}_conv')(x)))
-
-  def forward(self, x):
-    outputs, left = [], x
-    for level in range(1, self.depth + 1):
-      outputs.append(self.unit(f'right{level}', left))
-      left = self.unit(f'left{level}', left)
-    return torch.cat([*outputs, left], 1)
-
-
-class PreActivation(nn.Module):
-  """A block of a Wide ResNet or, without shortcut, of a plainnet."""
-
-  def __init__(self, inputs, features, stride, shortcut):
-    super().__init__()
-    self.shortcut = shortcut
-    self.layer1_norm, self.layer1_conv = nn.BatchNorm2d(inputs), conv(inputs, features, 3, stride)
-    self.layer2_norm, self.layer2_conv = nn.BatchNorm2d(features), conv(features, features)
-    if shortcut and inputs != features:
-      self.projection = conv(inputs, features, 1, stride)
-
-  def forward(self, x):
-    active = F.relu(self.layer1_norm(x))
-    y = self.layer2_conv(F.relu(self.layer2_norm(self.layer1_conv(active))))
-    if not self.shortcut:
-      return y
-    return y + (self.projection(active) if hasattr(self, 'projection') else x)
-
-
-class Basic(nn.Module):
-  """A block of an ILSVRC12 ResNet with shortcuts of type B."""
-
-  def __init__(self, inputs, features, stride):
-    super().__init__()
-    self.layer1_conv, self.layer1_norm = conv(inputs, features, 3, stride), nn.BatchNorm2d(features)
-    self.layer2_conv, self.layer2_norm = conv(features, features), nn.BatchNorm2d(features)
-    if inputs != features:
-      self.projection = conv(inputs, features, 1, stride)
-      self.projection_norm = nn.BatchNorm2d(features)
-
-  def forward(self, x):
-    y = F.relu(self.layer1_norm(self.layer1_conv(x)))
-    y = self.layer2_norm(self.layer2_conv(y))
-    shortcut = self.projection_norm(self.projection(x)) if hasattr(self, 'projection') else x
-    return F.relu(y + shortcut)
-
-
-class Network(nn.Module):
-  """Stem, blocks, global average pooling and classifier; `make_block(inputs, features, stride)`."""
-
-  def __init__(self, stages, make_block, *, stem_kernel, stem_width, norm, classes):
-    super().__init__()
-    self.stem_conv = conv(3, stem_width, stem_kernel, 2 if stem_kernel == 7 else 1)
-    self.add_module(
-      f'{norm}_norm', nn.BatchNorm2d(stem_width if norm == 'stem' else stages[-1][-1])
-    )
-    self.block_names, inputs = [], stem_width
-    for stage, widths in enumerate(stages, start=1):
-      for index, features in enumerate(widths, start=1):
-        stride = 2 if stage > 1 and index == 1 else 1
-        self.block_names.append(f'stage{stage}_block{index}')
-        self.add_module(self.block_names[-1], make_block(inputs, features, stride))
-        inputs = features
-    self.head = nn.Linear(inputs, classes)
-
-  def forward(self, x):
-    x = self.stem_conv(x)
-    if hasattr(self, 'stem_norm'):
-      x = F.relu(self.stem_norm(x))
-    if self.stem_conv.stride == (2, 2):
-      x = F.max_pool2d(x, 3, stride=2, padding=1)
-    for name in self.block_names:
-      x = getattr(self, name)(x)
-    if hasattr(self, 'final_norm'):
-      x = F.relu(self.final_norm(x))
-    return self.head(x.mean((2, 3)))
-
-
-def cifar(kind, d, k, n, classes):
-  stages = [[16 * d] * n, [32 * d] * n, [64 * d] * n]
-  if kind == 'bitnet':
-    make_block = lambda inputs, features, stride: Tree(inputs, features, k, stride)  # noqa: E731
-    norm = 'stem'
-  else:
-    shortcut = kind == 'wide_resnet'
-    make_block = lambda *shape: PreActivation(*shape, shortcut)  # noqa: E731
-    norm = 'final'
-  return Network(stages, make_block, stem_kernel=3, stem_width=16, norm=norm, classes=classes)
-
-
-def imagenet(kind, shrink, classes):
-  """`shrink` divides the widths of the blocks, not the stem's 64."""
-  stages = {
-    'bitnet26': [[128, 128], [192, 256], [384, 384], [512, 768]],
-    'bitnet34': [[256, 256], [384, 384], [512, 512], [768, 768]],
-    'resnet18b': [[64] * 2, [128] * 2, [256] * 2, [512] * 2],
-    'resnet34b': [[64] * 3, [128] * 4, [256] * 6, [512] * 3],
-  }[kind]
-  stages = [[width // shrink for width in widths] for widths in stages]
-  depth = {'bitnet26': 3, 'bitnet34': 4}.get(kind, 0)
-  make_block = (lambda *shape: Tree(*shape[:2], depth, shape[2])) if depth else Basic
-  return Network(stages, make_block, stem_kernel=7, stem_width=64, norm='stem', classes=classes)
-
-
-def torch_names(reference):
-  """Names of parameters and running statistics."""
-  return [name for name in reference.state_dict() if not name.endswith('num_batches_tracked')]
-
-
-def counterpart(name, variables):
-  """What the Flax network holds for a PyTorch tensor, in PyTorch's layout."""
-  *path, leaf = name.split('.')
-  half = re.fullmatch(r'(right|left)(\d)_(conv|norm)', path[-1])
-  if half:
-    path[-1] = f'level{half[2]}_{half[3]}'
-  is_norm = path[-1].endswith('norm')
-  leaf_names = {'running_mean': 'mean', 'running_var': 'var', 'bias': 'bias'}
-  tree = variables['batch_stats' if leaf.startswith('running') else 'params']
-  for key in (*path, leaf_names.get(leaf, 'scale' if is_norm else 'kernel')):
-    tree = tree[key]
-  array = np.asarray(tree)
-  if half:  # the first half is the right child
-    filters = array.shape[-1] // 2
-    array = array[..., :filters] if half[1] == 'right' else array[..., filters:]
-  return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
-
-
-def random_variables(model, size, seed=0):
-  """Float64 parameters and statistics, none of which is at its initial zero or one."""
-  shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, size, size, 3))))
-  random = np.random.default_rng(seed)
-  draws = {
-    'kernel': lambda shape: random.normal(0, np.sqrt(2 / np.prod(shape[:-1])), shape),
-    'scale': lambda shape: random.uniform(0.5, 1.5, shape),
-    'bias': lambda shape: random.normal(0, 0.2, shape),
-    'mean': lambda shape: random.normal(0, 0.2, shape),
-    'var': lambda shape: random.uniform(0.5, 2, shape),
-  }
-  return jax.tree.map_with_path(lambda path, leaf: draws[path[-1].key](leaf.shape), shapes)
-
-
-def narrowed(model, factor):
-  """An ILSVRC12 BitNet whose blocks are narrower; the stem keeps its 64 filters."""
-  return model.clone(
-    stages=tuple(
-      tuple((width // factor, depth) for width, depth in stage) for stage in model.stages
-    )
-  )
-
-
-def load(reference, variables):
-  reference.double()
-  state = {name: torch.tensor(counterpart(name, variables)) for name in torch_names(reference)}
-  reference.load_state_dict(state, strict=False)
-
-
-def make_batch(batch, size, seed=1):
-  random = np.random.default_rng(seed)
-  return random.normal(size=(batch, size, size, 3)), random.integers(0, CLASSES, batch)
-
-
-def torch_images(images):
-  return torch.tensor(images.transpose(0, 3, 1, 2))
 
 
 class Double:
@@ -230,10 +51,10 @@ def make_step(model, optimizer):
   @jax.jit
   def step(variables, opt_state, images, labels):
     def loss_and_logits(params):
-      logits, moved = model.apply(
+      logits, updated = model.apply(
         {**variables, 'params': params}, images, train=True, mutable=['batch_stats']
       )
-      return metrics.cross_entropy(logits, labels).mean(), (logits, moved['batch_stats'])
+      return metrics.cross_entropy(logits, labels).mean(), (logits, updated['batch_stats'])
 
     evaluated = model.apply(variables, images, train=False)
     (loss, (logits, stats)), grads = jax.value_and_grad(loss_and_logits, has_aux=True)(
@@ -322,19 +143,19 @@ class NetworkTest(ParityTestCase):
     inputs = torch_images(images)
     self.assert_near(jax.jit(model.apply)(variables, images), reference.eval()(inputs), 'eval')
     train = jax.jit(functools.partial(model.apply, train=True, mutable=['batch_stats']))
-    logits, moved = train(variables, images)
+    logits, updated = train(variables, images)
     self.assert_near(logits, reference.train()(inputs), 'train')
-    self.assert_same_state({**variables, **moved}, reference)
+    self.assert_same_state({**variables, **updated}, reference)
 
   def make_imagenet(self, kind):
     factor = {} if kind.startswith('bitnet') else {'width_factor': 1 / 8}
     model = models.create_model(kind, num_classes=CLASSES, dtype=jnp.float64, **factor)
-    model = narrowed(model, 8) if kind.startswith('bitnet') else model
+    model = narrow(model, 8) if kind.startswith('bitnet') else model
     variables, reference = random_variables(model, 40), imagenet(kind, 8, CLASSES)
     load(reference, variables)
     return model, variables, reference
 
-  def test_groups_of_batch_norm_are_the_two_devices_of_the_paper(self):
+  def test_batch_norm_groups_are_the_papers_two_devices(self):
     """Two replicas see half a batch each; gradients and, unlike there, statistics are averaged."""
     model = models.create_model(
       'bitnet', num_classes=CLASSES, width=1, tree_depth=1, num_blocks=1, dtype=jnp.float64,
@@ -343,7 +164,7 @@ class NetworkTest(ParityTestCase):
     variables = random_variables(model, 8)
     images, labels = make_batch(8, 8)
     optimizer = optim.make_optimizer(lambda _: 0.1, **TORCH_SGD)
-    moved, _, report = make_step(model, optimizer)(
+    updated, _, report = make_step(model, optimizer)(
       variables, optimizer.init(variables['params']), images, labels
     )
     replicas, logits = [], []
@@ -361,7 +182,7 @@ class NetworkTest(ParityTestCase):
     first, second = (replica.state_dict() for replica in replicas)
     for name in first:
       if 'running' in name:
-        self.assert_near(counterpart(name, moved), (first[name] + second[name]) / 2, name)
+        self.assert_near(counterpart(name, updated), (first[name] + second[name]) / 2, name)
 
 
 class Float32Test(parameterized.TestCase):
@@ -375,7 +196,7 @@ class Float32Test(parameterized.TestCase):
     load(reference, exact)
     images, labels = make_batch(5, 14)
     optimizer = optim.make_optimizer(lambda _: 0.1, **TORCH_SGD)
-    moved, _, report = make_step(model, optimizer)(
+    updated, _, report = make_step(model, optimizer)(
       variables, optimizer.init(variables['params']), np.float32(images), np.int32(labels)
     )
     evaluated = reference.eval()(torch_images(images)).detach()
@@ -392,69 +213,7 @@ class Float32Test(parameterized.TestCase):
     for name, parameter in reference.named_parameters():
       assert_near(counterpart(name, report), parameter.grad.numpy(), 1e-4)
     for name in torch_names(reference):
-      assert_near(counterpart(name, moved), reference.state_dict()[name].numpy(), 1e-5)
-
-
-class ShapeTest(parameterized.TestCase):
-  @parameterized.parameters(
-    ('bitnet', (4, 4, 3)), ('bitnet', (12, 2, 4)), ('wide_resnet', (10, 2, 3)),
-    ('plainnet', (4, 2, 6)), ('bitnet26', ()), ('bitnet34', ()), ('resnet18b', ()),
-    ('resnet34b', ()),
-  )  # fmt: skip
-  def test_full_size_networks_have_the_same_tensors(self, kind, sizes):
-    given = dict(zip(('width', 'tree_depth', 'num_blocks'), sizes, strict=False))
-    model = models.create_model(kind, num_classes=1000, **given)
-    images = jnp.zeros((1, 64, 64, 3))
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images))
-    variables = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), shapes)
-    with torch.device('meta'):
-      reference = cifar(kind, *sizes, 1000) if sizes else imagenet(kind, 1, 1000)
-    state, covered = reference.state_dict(), 0
-    for name in torch_names(reference):
-      self.assertEqual(counterpart(name, variables).shape, tuple(state[name].shape), name)
-      covered += state[name].numel()
-    self.assertEqual(covered, sum(leaf.size for leaf in jax.tree.leaves(shapes)))
-
-
-class InitTest(parameterized.TestCase):
-  @parameterized.parameters(
-    ('bitnet', (2, 3, 1), 'fan_out', 'ones'), ('bitnet', (2, 1, 1), 'fan_out', 'ones'),
-    ('bitnet26', (), 'fan_out', 'ones'), ('wide_resnet', (4, 2, 1), 'fan_out', 'ones'),
-    ('bitnet', (2, 3, 1), 'fan_in', 'uniform'),
-  )  # fmt: skip
-  def test_draws_are_distributed_as_the_recipe(self, kind, sizes, mode, scale):
-    given = dict(zip(('width', 'tree_depth', 'num_blocks'), sizes, strict=False))
-    model = models.create_model(
-      kind, num_classes=100, conv_init=mode, norm_scale_init=scale, **given
-    )
-    model = model if sizes else narrowed(model, 4)
-    images = jnp.zeros((1, 32, 32, 3))
-    variables = jax.jit(model.init)(jax.random.key(0, impl='rbg'), images)
-    torch.manual_seed(0)
-    reference = cifar(kind, *sizes, 100) if sizes else imagenet(kind, 4, 100)
-    for module in reference.modules():
-      if isinstance(module, nn.Conv2d):
-        filters = module.in_channels if mode == 'fan_in' else module.out_channels
-        nn.init.normal_(module.weight, 0, np.sqrt(2 / (module.kernel_size[0] ** 2 * filters)))
-      elif isinstance(module, nn.BatchNorm2d) and scale == 'uniform':
-        nn.init.uniform_(module.weight)
-      elif isinstance(module, nn.Linear):
-        nn.init.zeros_(module.bias)
-    for name, parameter in reference.named_parameters():
-      self.assert_alike(counterpart(name, variables), parameter.detach().numpy(), name)
-
-  def assert_alike(self, ours, theirs, name):
-    """Equal where they are constant, else of equal first, second and fourth moment."""
-    if theirs.std() == 0:
-      np.testing.assert_array_equal(ours, theirs, name)
-      return
-    # Six deviations of the difference of two samples' moments, were both of them normal.
-    slack = 6 * np.sqrt(2 / theirs.size)
-    std = theirs.std()
-    self.assertLess(abs(ours.mean() - theirs.mean()) / std, slack, name)
-    self.assertLess(abs(np.log(ours.std() / std)), slack / np.sqrt(2), name)
-    fourth = [(((x - x.mean()) / x.std()) ** 4).mean() for x in (ours, theirs)]
-    self.assertLess(abs(fourth[0] - fourth[1]), slack * np.sqrt(24), name)
+      assert_near(counterpart(name, updated), reference.state_dict()[name].numpy(), 1e-5)
 
 
 if __name__ == '__main__':
