@@ -11,17 +11,8 @@ from absl.testing import absltest
 
 from bitnet_jax.analysis import report
 from bitnet_jax.analysis.audit import formats, tables
-from tests.analysis.audit.measured_test import make_run
-
-# Runs the module as the command line would, with one of the counts that must be met changed.
-_MISS = """
-import dataclasses, runpy, sys
-from bitnet_jax.analysis.audit import paper
-paper.GOLDEN = (dataclasses.replace(paper.GOLDEN[0], digits='39'), *paper.GOLDEN[1:3])
-paper.ROWS = ()
-sys.argv = ['audit', '--format=json']
-runpy.run_module('bitnet_jax.audit', run_name='__main__')
-"""
+from tests.helpers.finished_run import make_run
+from tests.helpers.processes import run_program
 
 
 def _audit(*arguments):
@@ -39,8 +30,8 @@ class CommandTest(absltest.TestCase):
     cell = rows['table2/bitnet-4,6,2']['errors'][0]
     self.assertAlmostEqual(cell['measured'][0]['mean'], 4.88)
 
-  def test_a_count_that_is_missed_ends_with_1_and_is_named(self):
-    done = subprocess.run([sys.executable, '-c', _MISS], capture_output=True, text=True)
+  def test_missed_count_is_named_and_ends_with_1(self):
+    done = run_program('audit_missed_count')
     self.assertEqual(done.returncode, 1, done.stderr)
     self.assertEqual(
       done.stderr,
@@ -92,7 +83,7 @@ class ReportTest(absltest.TestCase):
     for word in ('@import', 'url(', '<script', '<link'):
       self.assertNotIn(word, self.text)
 
-  def test_every_figure_is_in_the_page_and_beside_it_in_both_formats(self):
+  def test_figures_are_in_the_page_and_in_both_formats(self):
     names = {'figure1', 'tradeoff', 'regions', 'figure2', 'curves1', 'curves2'}
     files = {path.name for path in (self.folder / 'page').iterdir()}
     self.assertEqual(

@@ -31,7 +31,7 @@ from bitnet_jax.benchmarks import input as input_benchmark
 from bitnet_jax.config import fields
 from bitnet_jax.config.networks import NETWORKS
 from bitnet_jax.distributed import devices
-from tests.helpers.paths import ROOT
+from tests.helpers.paths import ROOT, program
 
 InTurns = loop.InTurns
 NO_TORCH = importlib.util.find_spec('torch') is None
@@ -47,10 +47,10 @@ def make_config(name='bitnet', sizes=(1, 2, 1), batch=8):
   return made
 
 
-def run_command(*arguments):
+def run_command(*arguments, start=('-m', 'bitnet_jax.benchmark')):
   flags = os.environ['XLA_FLAGS'].replace('device_count=8', 'device_count=1')
   return subprocess.run(
-    [sys.executable, '-m', 'bitnet_jax.benchmark', *arguments],
+    [sys.executable, *start, *arguments],
     env={**os.environ, 'XLA_FLAGS': flags, 'PYTHONPATH': str(ROOT)},
     capture_output=True,
     text=True,
@@ -180,7 +180,8 @@ class InputTest(absltest.TestCase):
     for number in range(1, 50):
       (folder / f'{number}.jpg').write_bytes(input_benchmark._noise(number % 4))
     path = folder / 'lines.jsonl'
-    done = run_command('--what=input', f'--images={folder}', f'--json={path}')
+    arguments = '--what=input', f'--images={folder}', f'--json={path}'
+    done = run_command(*arguments, start=(program('short_input_benchmark'),))
     self.assertEqual(done.returncode, 0, done.stderr)
     line = json.loads(path.read_text())
     self.assertEqual(line['result']['images'], '50 photographs')

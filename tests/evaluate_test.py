@@ -18,12 +18,11 @@ from PIL import Image
 from bitnet_jax import errors
 from bitnet_jax.config import validation
 from bitnet_jax.data.batches import arrays
-from bitnet_jax.data.datasets import prepared, sources
+from bitnet_jax.data.datasets import sources
 from bitnet_jax.data.images import crop
-from bitnet_jax.inference import predict_images
-from bitnet_jax.models import build
 from bitnet_jax.training import evaluate_run, evaluation
 from tests.helpers import fake_run
+from tests.helpers.evaluate_case import EvaluateCase
 from tests.helpers.paths import ROOT
 
 
@@ -32,42 +31,7 @@ def read_csv(path):
     return list(csv.DictReader(file))
 
 
-class EvaluateTestCase(parameterized.TestCase):
-  @classmethod
-  def setUpClass(cls):
-    super().setUpClass()
-    cls.data_dir = cls.enterClassContext(tempfile.TemporaryDirectory())
-    prepared.prepare('digits', cls.data_dir)
-    cls.workdir = cls.enterClassContext(tempfile.TemporaryDirectory())
-    cls.config = fake_run.make_config(cls.data_dir)
-    cls.states = fake_run.make_run(cls.workdir, cls.config, seeds=(3, 4))
-    cls.source = sources.open_source('digits', 'test', cls.data_dir)
-    cls.loaded = arrays.load_arrays(cls.source, 8)
-
-  def logits(self, images, step=2):
-    """Of the network applied to all images at once, outside of any map over devices."""
-    state = self.states[step - 1]
-    model = build.make_model(self.config, 10, '')
-    inputs = (images.astype(np.float64) - 77.9) / 95.7
-    variables = {'params': state.params, 'batch_stats': state.batch_stats}
-    return np.asarray(model.apply(variables, inputs.astype(np.float32), train=False))
-
-  def expect(self, logits, labels):
-    ranks = (logits >= np.take_along_axis(logits, labels[:, None], 1)).sum(axis=1)
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    log_shares = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return {
-      'error': (ranks > 1).mean(),
-      'error_top5': (ranks > 5).mean(),
-      'loss': -log_shares[np.arange(len(labels)), labels].mean(),
-    }
-
-  def assert_result(self, result, expected):
-    for name, value in expected.items():
-      self.assertAlmostEqual(result[name], value, places=5, msg=name)
-
-
-class EvaluateTest(EvaluateTestCase):
+class EvaluateTest(EvaluateCase):
   @parameterized.parameters((8, 'resident'), (40, 'resident'), (360, 'resident'), (56, 'stream'))
   def test_every_example_counts_once(self, batch_size, pipeline):
     with tempfile.TemporaryDirectory() as workdir:
@@ -151,7 +115,7 @@ class EvaluateTest(EvaluateTestCase):
     self.assertEqual((made.data.pipeline, made.eval.resize), ('stream', 9))
 
   @parameterized.parameters('file', 'link')
-  def test_results_that_cannot_be_written_are_said_before_the_work(self, kind):
+  def test_unwritable_results_are_refused_before_work(self, kind):
     with tempfile.TemporaryDirectory() as workdir:
       shutil.copytree(self.workdir, workdir, dirs_exist_ok=True)
       place = pathlib.Path(workdir, 'evaluation')
@@ -167,7 +131,7 @@ class EvaluateTest(EvaluateTestCase):
       self.assertEqual(caught.exception.exit_code, 6)
       work.assert_not_called()
 
-  def test_older_step_than_the_newest_is_told_and_written_down(self):
+  def test_older_step_is_told_and_written_down(self):
     with tempfile.TemporaryDirectory() as workdir:
       shutil.copytree(self.workdir, workdir, dirs_exist_ok=True)
       pathlib.Path(workdir, 'checkpoints', '2', 'metrics', 'metrics').unlink()
@@ -202,84 +166,7 @@ class EvaluateTest(EvaluateTestCase):
         evaluate_run.evaluate(workdir)
 
 
-class PredictTest(EvaluateTestCase):
-  def setUp(self):
-    super().setUp()
-    self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
-    self.paths = []
-    for index in range(35):  # More than a batch.
-      path = self.folder / f'{index}.png'
-      path.write_bytes(self.source[index].encoded)
-      self.paths.append(str(path))
-
-  def test_equals_numpy(self):
-    logits = self.logits(self.loaded.image[:35])
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-    shares /= shares.sum(axis=1, keepdims=True)
-    predictions = list(predict_images.predict(self.workdir, self.paths))
-    self.assertEqual([path for path, _ in predictions], self.paths)
-    for row, (_, classes) in zip(shares, predictions, strict=True):
-      self.assertLen(classes, 5)
-      for (name, share), label in zip(classes, np.argsort(-row)[:5], strict=True):
-        self.assertEqual(name, str(label))
-        self.assertAlmostEqual(share, row[label], places=5)
-
-  def test_command(self):
-    table = self.folder / 'out.csv'
-    done = subprocess.run(
-      [
-        sys.executable,
-        '-m',
-        'bitnet_jax.predict',
-        f'--workdir={self.workdir}',
-        *self.paths[:2],
-        f'--csv={table}',
-      ],
-      cwd=ROOT,
-      capture_output=True,
-      text=True,
-      check=False,
-    )
-    self.assertEqual((done.returncode, done.stderr), (0, ''))
-    lines = done.stdout.splitlines()
-    self.assertLen(lines, 2)
-    best = self.logits(self.loaded.image[:2]).argmax(axis=1)
-    for line, path, label in zip(lines, self.paths, best, strict=False):
-      self.assertStartsWith(line, f'{path}: {label} ')
-    rows = read_csv(table)
-    self.assertEqual(
-      [(r['image'], r['rank'], r['class']) for r in rows if r['rank'] == '1'],
-      [(path, '1', str(label)) for path, label in zip(self.paths, best, strict=False)],
-    )
-
-  @parameterized.parameters(
-    ('{}/absent/out.csv', 2, 'no such directory; make it or name another'),
-    ('{}', 2, 'is a directory; name a file'),
-    ('/dev/full', 6, 'No space left on device; free space there'),
-  )
-  def test_table_that_cannot_be_written(self, path, code, line):
-    path = path.format(self.folder)
-    done = subprocess.run(
-      [
-        *(sys.executable, '-m', 'bitnet_jax.predict', f'--workdir={self.workdir}'),
-        *(self.paths[0], f'--csv={path}'),
-      ],
-      cwd=ROOT,
-      capture_output=True,
-      text=True,
-      check=False,
-    )
-    self.assertEqual(done.stderr, f'bitnet_jax: error: csv={path}: {line}\n')
-    self.assertEqual((done.returncode, bool(done.stdout)), (code, code == 6))
-
-  def test_unreadable_image(self):
-    for name, line in (('absent.png', 'No such file'), ('text.png', 'neither a JPEG nor a PNG')):
-      (self.folder / 'text.png').write_text('text')
-      with self.assertRaisesRegex(errors.DataError, f'image=.*{name}: {line}'):
-        list(predict_images.predict(self.workdir, [str(self.folder / name)]))
-
-
-class CommandTest(EvaluateTestCase):
+class CommandTest(EvaluateCase):
   def test_prints_one_line(self):
     done = subprocess.run(
       [sys.executable, '-m', 'bitnet_jax.evaluate', f'--workdir={self.workdir}'],

@@ -8,29 +8,22 @@ import tempfile
 from absl.testing import absltest, parameterized
 
 from tests.helpers.paths import ROOT
+from tests.helpers.processes import environment, run_program
 
 DIGITS = f'--config={ROOT}/configs/digits_bitnet.py'
 
 
-# The command on a machine without any network, then what of the slow packages it had loaded.
-WATCHED = """
-import atexit, runpy, socket, sys
-def refuse(*_, **__):
-  raise AssertionError('touched the network')
-socket.socket.__init__ = socket.create_connection = socket.getaddrinfo = refuse
-slow = ('jax', 'flax', 'orbax', 'grain', 'tensorflow')
-atexit.register(lambda: print([name for name in slow if name in sys.modules]))
-runpy.run_module('bitnet_jax.main', run_name='__main__')
-"""
+# Packages that take long to load.
+SLOW = 'jax,flax,orbax,grain,tensorflow'
 
 
-def run(*arguments, command=('-m', 'bitnet_jax.main')):
+def run(*arguments):
   return subprocess.run(
-    [sys.executable, *command, *arguments],
+    [sys.executable, '-m', 'bitnet_jax.main', *arguments],
     capture_output=True,
     text=True,
     timeout=60,
-    env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    env=environment(),
   )
 
 
@@ -88,10 +81,11 @@ class MainTest(parameterized.TestCase):
     ('imagenet_bitnet26', "'imagenet2012' is not prepared; run .*--dataset=imagenet2012 --data_d"),
     ('folder_finetune', 'no such directory; name a folder'),
   )
-  def test_missing_data_is_said_before_anything_slow_is_loaded(self, name, line):
+  def test_missing_data_is_told_before_slow_imports(self, name, line):
     with tempfile.TemporaryDirectory() as folder:
       arguments = (f'--config={ROOT}/configs/{name}.py', f'--config.data.dir={folder}/data')
-      result = run(*arguments, f'--workdir={folder}/run', command=('-c', WATCHED))
+      arguments = 'bitnet_jax.main', *arguments, f'--workdir={folder}/run'
+      result = run_program('watched_command', SLOW, *arguments)
       self.assertFalse(os.path.exists(f'{folder}/data'))
     self.assertEqual(result.returncode, 3, result.stderr)
     self.assertLen(result.stderr.splitlines(), 1)

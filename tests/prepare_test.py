@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-import os
 import pathlib
 import re
 import signal
@@ -15,31 +14,8 @@ from absl.testing import absltest, parameterized
 
 from bitnet_jax import errors
 from bitnet_jax.data.datasets import sources
-from tests.helpers.paths import ROOT
-
-# The command, then what it imported.
-_WATCHED = """
-import atexit, runpy, sys
-names = lambda: [m for m in sys.modules if m.split('.')[0] == 'tensorflow']
-atexit.register(lambda: print(names(), file=sys.stderr))
-runpy.run_module('bitnet_jax.prepare', run_name='__main__')
-"""
-
-
-# The command, brought to a halt in its second split.
-_HALTED = """
-import runpy, sys, time
-from bitnet_jax.data.datasets import builders
-encode, calls = builders.encode_png, []
-def halted(pixels):
-  calls.append(None)
-  if len(calls) == 1500:
-    print('halted', file=sys.__stdout__, flush=True)
-    time.sleep(60)
-  return encode(pixels)
-builders.encode_png = halted
-runpy.run_module('bitnet_jax.prepare', run_name='__main__')
-"""
+from tests.helpers.paths import ROOT, program
+from tests.helpers.processes import environment, run_program
 
 
 class PrepareTest(parameterized.TestCase):
@@ -47,11 +23,10 @@ class PrepareTest(parameterized.TestCase):
     super().setUp()
     self.directory = self.enterContext(tempfile.TemporaryDirectory())
 
-  def call(self, *arguments, command=('-m', 'bitnet_jax.prepare'), **environment):
+  def call(self, *arguments, **variables):
     return subprocess.run(
-      [sys.executable, *command, *arguments],
-      cwd=ROOT,
-      env={**os.environ, **environment},
+      [sys.executable, '-m', 'bitnet_jax.prepare', *arguments],
+      env=environment(**variables),
       capture_output=True,
       text=True,
       check=False,
@@ -82,8 +57,8 @@ class PrepareTest(parameterized.TestCase):
   def test_stopped_in_the_middle_then_again(self, number, code):
     arguments = ('--dataset=digits', f'--data_dir={self.directory}')
     with subprocess.Popen(
-      [sys.executable, '-c', _HALTED, *arguments],
-      cwd=ROOT,
+      [sys.executable, program('prepare_halted'), *arguments],
+      env=environment(),
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
       text=True,
@@ -107,8 +82,8 @@ class PrepareTest(parameterized.TestCase):
     lock = pathlib.Path(self.directory, 'digits', '.lock')
     lock.parent.mkdir()
     command = [sys.executable, '-m', 'bitnet_jax.prepare', '--dataset=digits']
-    with lock.open('w') as held:
-      fcntl.flock(held, fcntl.LOCK_EX)
+    with lock.open('w') as locked:
+      fcntl.flock(locked, fcntl.LOCK_EX)
       process = subprocess.Popen(
         [*command, f'--data_dir={self.directory}'], cwd=ROOT, stdout=subprocess.PIPE, text=True
       )
@@ -129,8 +104,9 @@ class PrepareTest(parameterized.TestCase):
     (['--dataset=digits'], 0), (['--dataset=cifar10', '--archive_dir=/absent'], 3), (['--help'], 0)
   )
   def test_leaves_tensorflow_unloaded(self, arguments, code):
-    done = self.call(*arguments, f'--data_dir={self.directory}', command=('-c', _WATCHED))
-    self.assertEqual(done.stderr.splitlines()[-1], '[]')
+    arguments = 'tensorflow', 'bitnet_jax.prepare', *arguments, f'--data_dir={self.directory}'
+    done = run_program('watched_command', *arguments)
+    self.assertEqual(done.stdout.splitlines()[-1], '[]')
     self.assertEqual(done.returncode, code)
 
   def test_wrong_archive(self):

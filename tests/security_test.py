@@ -76,17 +76,17 @@ def family(pid):
 
 def network_sockets(pid):
   """Lines of the kernel's tables of TCP and UDP sockets that the processes hold, in any state."""
-  held = set()
+  sockets = set()
   for one in family(pid):
     for path in pathlib.Path(f'/proc/{one}/fd').iterdir():
       link = os.readlink(path) if path.is_symlink() else ''
-      held.add(link.removeprefix('socket:[').removesuffix(']'))
+      sockets.add(link.removeprefix('socket:[').removesuffix(']'))
   lines = [
     (table, line)
     for table in ('tcp', 'tcp6', 'udp', 'udp6')
     for line in pathlib.Path(f'/proc/{pid}/net/{table}').read_text().splitlines()[1:]
   ]
-  return [f'{table} {line}' for table, line in lines if line.split()[9] in held]
+  return [f'{table} {line}' for table, line in lines if line.split()[9] in sockets]
 
 
 class PortTest(train_process.DataCase):

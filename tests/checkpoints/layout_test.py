@@ -82,7 +82,7 @@ class LayoutTest(parameterized.TestCase):
   def test_nothing_there(self):
     self.assertEqual(layout.list_steps(self.folder), ([], []))
 
-  def test_step_that_cannot_be_restored_gets_no_manifest(self):
+  def test_unrestorable_step_gets_no_manifest(self):
     """Orbax takes the path for a pattern, finds none of its files and says nothing."""
     workdir = self.folder / 'run[1]'
     with self.assertRaisesRegex(

@@ -15,7 +15,7 @@ import numpy as np
 from absl.testing import absltest
 
 from bitnet_jax.checkpoints import manager
-from tests.checkpoints.manager_test import tree
+from tests.helpers.checkpoint_case import tree
 
 MUTATIONS = 200
 STEPS = (1, 2, 3)

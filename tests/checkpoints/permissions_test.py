@@ -60,7 +60,7 @@ class PermissionsTest(absltest.TestCase):
       line = f'data_dir={place}: Permission denied; name a directory that you may write to'
       self.fails(6, line, 'prepare', '--dataset=digits', f'--data_dir={place}')
 
-  def test_shard_and_manifest_of_the_data_cannot_be_read(self):
+  def test_shard_or_data_manifest_cannot_be_read(self):
     [shard] = self.data.glob('digits/*/digits-test.array_record*')
     with self.mode(shard, 0):
       self.fails(6, f'file={shard}: Permission denied; ', *self.train(self.folder / 'new'))

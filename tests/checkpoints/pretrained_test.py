@@ -6,6 +6,7 @@ import json
 import pathlib
 import shutil
 import tempfile
+from unittest import mock
 
 import jax
 import numpy as np
@@ -16,6 +17,7 @@ from bitnet_jax.checkpoints import manager, pretrained
 from bitnet_jax.config import validation
 from bitnet_jax.data.datasets import prepared
 from bitnet_jax.training import resume
+from bitnet_jax.training.plan import Plan
 from tests.helpers import fake_run
 
 
@@ -86,14 +88,14 @@ class TrainedTest(parameterized.TestCase):
     self.assertEqual((network.step, network.passed_over), (1, {2: 'is missing'}))
     self.assertEqual(warning, 'bitnet_jax: warning: step 2 is missing; using step 1\n')
 
-  def test_nothing_is_taken_from_files_that_nobody_verifies(self):
+  def test_unverified_files_are_not_used(self):
     for name in ('run.json', 'config.json'):
       pathlib.Path(self.workdir, name).write_text('{"derived": {"class_names": ["swapped"]}}')
     network = pretrained.load(self.workdir)
     self.assertEqual(network.class_names, tuple('0123456789'))
     self.assertEqual(network.image_shape, (8, 8, 1))
 
-  def test_a_new_run_starts_from_the_newest_step_or_from_a_named_one(self):
+  def test_new_run_starts_from_newest_or_named_step(self):
     """What it began with must not depend on what happened to a disk."""
     self.damage(2)
     line = f'config.init_from={self.workdir}: step 2: sha256 mismatch in .*; name the step to start'
@@ -150,7 +152,8 @@ class TrainedTest(parameterized.TestCase):
     old, new = self.states[1], self.states[0]
     folder = self.create_tempdir().full_path
     with contextlib.closing(manager.Checkpoints(folder)) as none_yet:
-      state, _ = resume.restore(none_yet, made, new, environment={}, data={}, allowed=())
+      job = mock.Mock(config=made, plan=Plan(22, 66))
+      state, _ = resume.restore(job, none_yet, new, ())
     self.assert_trees_equal(state.params['stem_conv'], old.params['stem_conv'])
     self.assert_trees_equal(state.params['head'], new.params['head'])
     self.assert_trees_equal(state.batch_stats, old.batch_stats)

@@ -1,4 +1,4 @@
-"""The work directory: refused where it cannot serve, held by one process, freed by its death."""
+"""A work directory is refused where it cannot serve, and used by one process until that ends."""
 
 import contextlib
 import errno
@@ -16,15 +16,9 @@ from absl.testing import absltest, parameterized
 
 from bitnet_jax import errors
 from bitnet_jax.checkpoints import workdir
-from tests.helpers import train_process, unprivileged
-
-HOLDER = """
-import sys, time
-from bitnet_jax.checkpoints.workdir import Claim
-claim = Claim(sys.argv[1])
-print('held', flush=True)
-time.sleep(60)
-"""
+from tests.helpers import unprivileged
+from tests.helpers.paths import program
+from tests.helpers.processes import environment
 
 
 class ClaimTest(parameterized.TestCase):
@@ -48,36 +42,40 @@ class ClaimTest(parameterized.TestCase):
   def test_read_only_is_refused(self, name):
     self.folder.chmod(0o500)
     done = unprivileged.run(
-      sys.executable, '-c', HOLDER, str(self.folder / name), cwd=train_process.ROOT
+      *(sys.executable, program('claims_workdir'), str(self.folder / name)), env=environment()
     )
     line = f'workdir={self.folder / name}: Permission denied; name a directory that can be written'
     self.assertEqual(done.stderr.splitlines()[-1], f'bitnet_jax.errors.StorageError: {line}')
     self.assertEmpty(list(self.folder.iterdir()))
 
-  def hold(self):
+  def claim_elsewhere(self):
+    """A process that has claimed the directory."""
     process = subprocess.Popen(
-      [sys.executable, '-c', HOLDER, str(self.folder)], stdout=subprocess.PIPE, text=True
+      [sys.executable, program('claims_workdir'), str(self.folder)],
+      env=environment(),
+      stdout=subprocess.PIPE,
+      text=True,
     )
     self.addCleanup(process.kill)
-    self.assertEqual(process.stdout.readline(), 'held\n')
+    self.assertEqual(process.stdout.readline(), 'claimed\n')
     return process
 
-  def test_second_is_told_who_holds_it(self):
-    process = self.hold()
+  def test_second_is_told_who_claimed_it(self):
+    process = self.claim_elsewhere()
     line = f'in use by pid {process.pid} on host .* since 20.*; wait for it, or take another'
     with self.assertRaisesRegex(errors.StorageError, line):
       workdir.Claim(str(self.folder))
     self.assertIsNone(process.poll())
 
   def test_lock_of_a_dead_owner_is_recovered(self):
-    process = self.hold()
+    process = self.claim_elsewhere()
     process.send_signal(signal.SIGKILL)
     process.wait()
     with workdir.Claim(str(self.folder)):
       pass
 
   def test_removed_lock_lets_nobody_in(self):
-    process = self.hold()
+    process = self.claim_elsewhere()
     (self.folder / '.lock').unlink()
     for _ in range(2):
       with self.assertRaisesRegex(errors.StorageError, 'in use by another process; wait for it'):
@@ -85,7 +83,7 @@ class ClaimTest(parameterized.TestCase):
     self.assertIsNone(process.poll())
     self.assertEqual(list(self.folder.iterdir()), [])
 
-  def test_removed_lock_is_noticed_where_directories_are_not_locked(self):
+  def test_removed_lock_is_noticed_as_on_nfs(self):
     """As on NFS."""
     real = fcntl.flock
 

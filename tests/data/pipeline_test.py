@@ -45,13 +45,13 @@ class Source:
     return [self[int(index)] for index in indices]
 
 
-def fetch(feed, number):
+def fetch(data, number):
   """The batch as the step sees it, over all devices in order."""
-  inputs = feed.inputs(number)
+  inputs = data.inputs(number)
   parts = [jax.tree.map(np.asarray, inputs)] * jax.local_device_count()
   per_device = [
     jax.device_get(
-      feed.fetch_batch({name: array[i] for name, array in part.items()}, number % feed.num_batches)
+      data.fetch_batch({name: array[i] for name, array in part.items()}, number % data.num_batches)
     )
     for i, part in enumerate(parts)
   ]
@@ -87,15 +87,15 @@ class BothWaysTest(parameterized.TestCase):
 
   def assert_same_shapes(self, source, *both):
     """What is known before anything is read is what comes."""
-    for way, feed in zip(('resident', 'stream'), both, strict=True):
+    for way, data in zip(('resident', 'stream'), both, strict=True):
       config = self.config(way)
-      want = devices.shapes(feed.shapes)
-      got = feed.inputs(1)
+      want = devices.shapes(data.shapes)
+      got = data.inputs(1)
       self.assertEqual(
         {name: (leaf.shape, leaf.dtype, leaf.sharding) for name, leaf in got.items()},
         {name: (leaf.shape, leaf.dtype, leaf.sharding) for name, leaf in want.items()},
       )
-      self.assertEqual(feed.steps_share_inputs, pipeline.is_resident(config))
+      self.assertEqual(data.steps_share_inputs, pipeline.is_resident(config))
 
   def test_training(self):
     both = []
@@ -132,9 +132,9 @@ class SkipTest(parameterized.TestCase):
     )
     return pipeline.open_training(made, Source(broken))
 
-  def read(self, feed, number=5):
-    self.addCleanup(feed.close)
-    return [fetch(feed, index) for index in range(number)]
+  def read(self, data, number=5):
+    self.addCleanup(data.close)
+    return [fetch(data, index) for index in range(number)]
 
   def test_raises_by_default(self):
     with self.assertRaisesRegex(errors.DataError, 'image=k3: damaged'):

@@ -16,26 +16,11 @@ from absl.testing import absltest, parameterized
 
 from tests.helpers import train_process
 from tests.helpers.cluster_process import ClusterCase
+from tests.helpers.paths import program
 
 # Two steps. A group of batch norm within each device: one over all of them costs Gloo a message a
 # layer.
 FIELDS = {'num_epochs': 0.1, 'model.batch_norm_group': 16}
-
-
-# Tells when it begins to wait for the others.
-JOINS = """
-import sys
-import jax
-from bitnet_jax.runtime import cli
-from bitnet_jax.distributed import cluster
-from bitnet_jax import main
-initialize = jax.distributed.initialize
-def tell(*arguments, **options):
-  print('JOINS', flush=True)
-  initialize(*arguments, **options)
-jax.distributed.initialize = tell
-cli.run(main.main, ['main', *sys.argv[1:]], end=cluster.end)
-"""
 
 
 class ClusterTest(ClusterCase):
@@ -65,7 +50,11 @@ class ClusterTest(ClusterCase):
     """As the one that coordinates, and as one that cannot reach it."""
     clusters = {}
     for number in (0, 1):
-      options = {'absent': (1 - number,), 'programs': {number: JOINS}, 'watch.join_seconds': 30}
+      options = {
+        'absent': (1 - number,),
+        'programs': {number: 'joins_cluster'},
+        'watch.join_seconds': 30,
+      }
       clusters[number] = self.cluster(self.folder / f'joins-{number}', **options)
     for number, cluster in clusters.items():
       while 'JOINS' not in cluster.stdout(number):
@@ -112,25 +101,20 @@ class AddressTest(parameterized.TestCase):
 class LocalClusterTest(absltest.TestCase):
   """The launch script, with a stand-in for the package that ends as it is told."""
 
-  PROGRAM = (
-    'import os, sys\n'
-    'flags = dict(a.partition("=")[::2] for a in sys.argv[1:])\n'
-    'os.write(1, f"{sorted(flags)}\\n".encode())\n'  # At once: the others write there too.
-    'sys.exit(int(flags["--codes"].split(",")[int(flags["--process_id"])]))\n'
-  )
-  SHOWS = 'import sys\nprint(sys.argv[1:-3])\n'  # Without what the script adds.
+  ENDS = pathlib.Path(program('ends_as_told')).read_text()
+  SHOWS = 'import sys; print(sys.argv[1:-3])'  # Without what the script adds.
 
-  def run_script(self, *arguments, program=PROGRAM, **options):
+  def run_script(self, *arguments, main=ENDS, **options):
     folder = pathlib.Path(self.create_tempdir().full_path)
     shutil.copytree(train_process.ROOT / 'launch', folder / 'launch')
     with (folder / 'launch' / 'environment.sh').open('a') as file:
       file.write('prepare_environment() { python=python3; }\n')
     (folder / 'bitnet_jax').mkdir()
-    (folder / 'bitnet_jax' / 'main.py').write_text(program)
+    (folder / 'bitnet_jax' / 'main.py').write_text(main)
     command = ['bash', str(folder / 'launch' / 'local_cluster.sh'), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
 
-  def test_starts_each_and_passes_on_the_code_that_explains_most(self):
+  def test_passes_on_the_code_that_explains_most(self):
     for codes, expected in (('0,0', 0), ('75,75', 75), ('7,4', 4), ('137,7', 7), ('0,0,1', 1)):
       count = len(codes.split(','))
       done = self.run_script(str(count), f'--codes={codes}')
@@ -159,7 +143,7 @@ class LocalClusterTest(absltest.TestCase):
         arguments += [f'{name}={given}', name, given, '--config.seed=1', 'runs/a']
         expected += [f'{name}={want}', name, want, '--config.seed=1', 'runs/a']
     home = {**os.environ, 'HOME': '/home/me'}
-    done = self.run_script('1', *arguments, program=self.SHOWS, cwd=here, env=home)
+    done = self.run_script('1', *arguments, main=self.SHOWS, cwd=here, env=home)
     self.assertEqual(ast.literal_eval(done.stdout), expected, done.stderr)
 
 

@@ -69,7 +69,7 @@ class ClusterTest(ClusterCase):
     said = [line for line in self.printed[1].splitlines() if 'peer ranks' not in line]
     self.assertEmpty(said)
 
-  def test_sigterm_to_one_saves_the_same_step_and_goes_on_bit_for_bit(self):
+  def test_sigterm_to_one_saves_and_goes_on_bit_for_bit(self):
     workdir = self.folder / 'stopped'
     cluster = self.cluster(workdir, **FIELDS)
     cluster.wait_for('step 3/11')
@@ -87,7 +87,7 @@ class ClusterTest(ClusterCase):
     self.assertEqual(train_process.rows(workdir), train_process.rows(self.whole))
     self.assertSameState(workdir, self.whole)
 
-  def test_listens_at_the_address_alone_and_a_killed_coordinator_ends_the_others(self):
+  def test_killed_coordinator_ends_the_others(self):
     cluster = self.cluster(self.folder / 'killed', **{**FIELDS, 'num_epochs': 9})
     cluster.wait_for('step 3/')
     port = int(cluster.address.rpartition(':')[2])
@@ -106,7 +106,7 @@ class ClusterTest(ClusterCase):
     self.assertEqual(cluster.stderr(1).splitlines()[-1], cluster.error_lines(1)[0])
     self.assertLess(seconds, 30)
 
-  def test_script_passes_on_sigterm_and_its_processes_save(self):
+  def test_script_passes_on_sigterm_and_all_save(self):
     """`launch/local_cluster.sh`, in an environment that is there already."""
     launch, workdir = self.folder / 'launch', self.folder / 'script'
     launch.mkdir()

@@ -1,6 +1,5 @@
 """Runs that are killed while they save or read, and go on to the bits of one left alone."""
 
-import pathlib
 import re
 import shutil
 import signal
@@ -8,17 +7,15 @@ import subprocess
 
 from absl.testing import absltest
 
-from tests.helpers import faults
+from tests.helpers import faults, recorded_run
 from tests.helpers.faults import FOUND
-from tests.training import kill_test
-
-SOURCE = pathlib.Path(__file__).with_name('crash.c')
+from tests.helpers.paths import CRASH_SOURCE
 
 
-class PointsTest(kill_test.RecordedCase):
+class PointsTest(recorded_run.RecordedCase):
   def test_streamed_examples_are_the_same_after_a_kill(self):
     fields = {'data.pipeline': 'stream', 'data.workers': 1, 'num_epochs': 1}
-    reference = self.fed_reference(**fields)
+    reference = self.recorded_reference(**fields)
     workdir = self.folder / 'streamed'
     for step in (5, 15):
       run = self.recorded(workdir, **fields)
@@ -33,8 +30,8 @@ class PointsTest(kill_test.RecordedCase):
   def test_every_rename_of_a_save(self):
     """Kills the run just before each rename under checkpoints/10 or of its manifest."""
     library = self.folder / 'crash.so'
-    subprocess.run(['cc', '-shared', '-fPIC', '-o', library, SOURCE, '-ldl'], check=True)
-    reference = self.fed_reference()
+    subprocess.run(['cc', '-shared', '-fPIC', '-o', library, CRASH_SOURCE, '-ldl'], check=True)
+    reference = self.recorded_reference()
     points = 0
     for under in ('/checkpoints/10', '/manifests/10.json'):
       for point in range(1, 100):

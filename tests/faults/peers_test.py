@@ -14,7 +14,6 @@ from absl.testing import absltest, parameterized
 
 from tests.helpers import train_process
 from tests.helpers.cluster_process import ClusterCase
-from tests.runtime.watchdog_test import STUCK
 
 FIELDS = {
   'num_epochs': 20,
@@ -53,7 +52,7 @@ class PeersTest(ClusterCase, parameterized.TestCase):
   @parameterized.parameters(0, 1)
   def test_stuck(self, victim):
     fields = {'watch.stall_seconds': 20}
-    cluster = self.cluster(f'stuck-{victim}', programs={victim: STUCK}, **fields)
+    cluster = self.cluster(f'stuck-{victim}', programs={victim: 'stuck_training'}, **fields)
     cluster.wait_for('step 7/')
     _, seconds = cluster.wait()
     self.say(f'process {victim} stuck', seconds)
@@ -118,7 +117,7 @@ class PeersTest(ClusterCase, parameterized.TestCase):
     self.assertEqual(train_process.rows(last.workdir), train_process.rows(whole.workdir))
     self.assertSameState(last.workdir, whole.workdir)
 
-  def test_groups_of_batch_norm_over_processes_and_the_stream_give_the_same_losses(self):
+  def test_batch_norm_groups_over_processes_and_stream(self):
     """Every layout and both ways of the data: rounding is all that differs in the first steps."""
     fields = {'model.batch_norm_group': 64, 'num_epochs': 0.25, 'eval.batch_size': 40}
     alone = self.folder / 'group-alone'
@@ -132,7 +131,7 @@ class PeersTest(ClusterCase, parameterized.TestCase):
         self.assertAlmostEqual(a['loss'], b['loss'], delta=1e-4, msg=pipeline)
       self.assertEqual(json.loads((two.workdir / 'result.json').read_text())['count'], 360)
 
-  def test_refused_by_the_first_ends_both_and_a_process_at_odds_too(self):
+  def test_refused_or_at_odds_ends_both_processes(self):
     cluster = self.cluster('refused', num_epochs=0.25)
     self.assertEqual(cluster.wait()[0], [0, 0])
     refused = self.cluster('refused', num_epochs=0.25, seed=3)

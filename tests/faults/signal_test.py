@@ -11,41 +11,7 @@ from absl.testing import absltest, parameterized
 from bitnet_jax.checkpoints import manifest, orbax_options, pretrained
 from tests.helpers import faults
 from tests.helpers.faults import FOUND
-from tests.runtime import preemption_test
-
-# Tells on stderr that a phase has begun, and waits there long enough to be found.
-SLOW = """
-import sys, time
-from bitnet_jax.runtime import cli
-from bitnet_jax import errors
-from bitnet_jax import main
-from bitnet_jax.checkpoints.manager import Checkpoints
-import bitnet_jax.{module} as module
-real = {target}
-def slow(*arguments, **options):
-  result = real(*arguments, **options)
-  print('PHASE', file=sys.stderr, flush=True)
-  time.sleep(1)
-  return result
-{target} = slow
-cli.run(main.main, ['main', *sys.argv[1:]])
-"""
-# Stops in the middle of writing a step, just before $LAST gets its name, until $GO_ON is there.
-BLOCKED = """
-import os, sys, time
-from bitnet_jax.runtime import cli
-from bitnet_jax import main
-def blocked(real):
-  def rename(old, new, **options):
-    if str(new).endswith(os.environ['LAST']):
-      print('WRITES', file=sys.stderr, flush=True)
-      while not os.path.exists(os.environ['GO_ON']):
-        time.sleep(0.01)
-    return real(old, new, **options)
-  return rename
-os.rename, os.replace = blocked(os.rename), blocked(os.replace)
-cli.run(main.main, ['main', *sys.argv[1:]])
-"""
+from tests.helpers.train_process import saved_step
 
 
 def children(pid):
@@ -58,7 +24,7 @@ class SignalTest(faults.FaultCase, parameterized.TestCase):
     """Asks the run to stop, which saves; gives the step and the seconds that it took."""
     run.send_signal(signal.SIGTERM)
     took = self.ends(run, 75)
-    saved = preemption_test.saved_step(self.text(run), workdir)
+    saved = saved_step(self.text(run), workdir)
     self.assertEqual(saved, step or saved)
     return saved, took
 
@@ -68,13 +34,18 @@ class SignalTest(faults.FaultCase, parameterized.TestCase):
     self.assertEqual(f'resumed from step {step}, ' in text, bool(step), text[-2000:])
     self.assertSameRun(workdir, self.reference())
 
+  def slow(self, workdir, module, function):
+    """Starts a run that waits where this function has been called."""
+    variables = {'MODULE': module, 'FUNCTION': function}
+    return self.start(workdir, program='slow_phase', variables=variables)
+
   @parameterized.parameters(
-    ('data start', 'data.pipeline', 'module.open_training'),
-    ('initialization', 'training.steps', 'module.create_state'),
+    ('data start', 'data.pipeline', 'open_training'),
+    ('initialization', 'training.steps', 'create_state'),
   )
-  def test_before_the_first_step(self, phase, module, target):
+  def test_before_the_first_step(self, phase, module, function):
     workdir = self.folder / phase.replace(' ', '-')
-    run = self.start(workdir, program=SLOW.format(module=module, target=target))
+    run = self.slow(workdir, module, function)
     self.wait_for(run, 'PHASE')
     run.send_signal(signal.SIGTERM)
     took = self.ends(run, 75, 'step=0: asked to stop; run the command again')
@@ -84,12 +55,12 @@ class SignalTest(faults.FaultCase, parameterized.TestCase):
 
   @parameterized.parameters(
     # Each the first of its kind: at the end of an epoch, and in the step after the one it saves.
-    ('evaluation', 'evaluation', 'module.summarize', 22),
-    ('save', 'checkpoint', 'Checkpoints.save', 6),
+    ('evaluation', 'training.evaluation', 'summarize', 22),
+    ('save', 'checkpoints.manager', 'Checkpoints.save', 6),
   )
-  def test_between_steps(self, phase, module, target, step):
+  def test_between_steps(self, phase, module, function, step):
     workdir = self.folder / phase
-    run = self.start(workdir, program=SLOW.format(module=module, target=target))
+    run = self.slow(workdir, module, function)
     self.wait_for(run, 'PHASE')
     _, took = self.stopped(run, workdir, step)
     self.goes_on(workdir, step)
@@ -101,8 +72,7 @@ class SignalTest(faults.FaultCase, parameterized.TestCase):
     self.wait_for(run, 'step 12/66')
     step, _ = self.stopped(run, workdir)
     # Between the record of the checkpoint and its arrays.
-    program = SLOW.format(module='training.resume', target='Checkpoints.read_record')
-    run = self.start(workdir, program=program)
+    run = self.slow(workdir, 'checkpoints.manager', 'Checkpoints.read_record')
     self.wait_for(run, 'PHASE')
     run.send_signal(signal.SIGTERM)
     took = self.ends(run, 75, f'step={step}: asked to stop; run the command again')
@@ -113,10 +83,10 @@ class SignalTest(faults.FaultCase, parameterized.TestCase):
     workdir = self.folder / 'compile'
     # A cache of its own, in which the step is not yet.
     cache = {'JAX_COMPILATION_CACHE_DIR': str(self.folder / 'empty-cache')}
-    run = self.start(workdir, program=preemption_test.SIGNALS_IN_COMPILE, variables=cache)
+    run = self.start(workdir, program='signaled_in_compile', variables=cache)
     self.wait_for(run, 'COMPILED after SIGTERM')
     took = self.ends(run, 75)
-    self.assertEqual(preemption_test.saved_step(self.text(run), workdir), 1)
+    self.assertEqual(saved_step(self.text(run), workdir), 1)
     self.goes_on(workdir, 1)
     text = f'exit 75 {took:.1f} s after the compilation, with one step, same bits'
     FOUND.append(('SIGTERM in compile', text))
@@ -130,7 +100,7 @@ class SignalTest(faults.FaultCase, parameterized.TestCase):
     self.goes_on(workdir, step)
     FOUND.append(('SIGTERM in training', f'exit 75 after {took:.1f} s, same bits'))
 
-  def test_stopped_evaluation_counts_for_the_best_once_it_is_made_up_for(self):
+  def test_stopped_evaluation_counts_once_repeated(self):
     # Step 22 is saved whether or not the second signal comes before it is.
     fields = {'eval.batch_size': 1, 'checkpoint.every_steps': 11}
     workdir = self.folder / 'stopped-evaluation'
@@ -148,7 +118,7 @@ class SignalTest(faults.FaultCase, parameterized.TestCase):
   def signalled_in_save(self, workdir, last, count):
     """A run that got so many signals, one after the other, in the middle of writing step 10."""
     variables = {'LAST': last, 'GO_ON': f'{workdir}.go-on'}
-    run = self.start(workdir, program=BLOCKED, variables=variables)
+    run = self.start(workdir, program='blocked_save', variables=variables)
     self.wait_for(run, 'WRITES')
     for said in ('saving and stopping', 'once more aborts', '')[:count]:
       run.send_signal(signal.SIGTERM)
@@ -161,7 +131,7 @@ class SignalTest(faults.FaultCase, parameterized.TestCase):
     self.assertFalse((workdir / 'checkpoints' / '10').exists())
     pathlib.Path(f'{workdir}.go-on').touch()
     self.ends(run, 75)
-    step = preemption_test.saved_step(self.text(run), workdir)
+    step = saved_step(self.text(run), workdir)
     self.assertGreater(step, 10)
     self.assertTrue((workdir / 'manifests' / '10.json').exists())
     self.goes_on(workdir, step)

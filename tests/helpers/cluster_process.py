@@ -3,7 +3,6 @@
 import pathlib
 import socket
 import subprocess
-import sys
 import time
 
 from tests.helpers import train_process
@@ -23,7 +22,8 @@ class Cluster:
   ):
     """Starts all but the absent ones.
 
-    `programs` are run in place of main, by process; `own` are fields of single processes.
+    `programs` names those that are run in place of main, by process; `own` are fields of single
+    processes.
     """
     self.workdir = pathlib.Path(workdir)
     self.address = f'127.0.0.1:{free_port()}'
@@ -33,10 +33,9 @@ class Cluster:
     for number in range(processes):
       if number in absent:
         continue
-      command = train_process.command(workdir, data_dir, {**fields, **(own or {}).get(number, {})})
+      own_fields = {**fields, **(own or {}).get(number, {})}
       program = (programs or {}).get(number)
-      if program:
-        command = [sys.executable, '-c', program, *command[3:]]
+      command = train_process.command(workdir, data_dir, own_fields, program)
       self.processes[number] = subprocess.Popen(
         [
           *command,

@@ -2,7 +2,7 @@
 
   python -m tests.helpers.crash_points WORKDIR FIRST LAST [preloaded]
 
-Where `tests/faults/crash.c` is preloaded, it does the killing; else the functions of Python that
+Where `tests/helpers/crash.c` is preloaded, it does the killing; else the functions of Python that
 rename do. Prints a JSON line for each point: whether the process was killed there, the steps whose
 save had returned, the step that was offered then and whether its bits are right, and the steps that
 stand when the saves were made up for.

@@ -47,10 +47,11 @@ class FaultCase(absltest.TestCase):
     return {**train_process.environment(1), **cache, **variables}
 
   def start(self, workdir, *, variables=None, program=None, data_dir=None, **fields):
-    """Starts a run whose output goes to a file; `program` replaces the training command."""
-    command = train_process.command(workdir, data_dir or self.data_dir, fields)
-    if program:
-      command = [command[0], '-c', program, *command[3:]]
+    """Starts a run whose output goes to a file.
+
+    `program` names one of tests/helpers/programs that replaces the training command.
+    """
+    command = train_process.command(workdir, data_dir or self.data_dir, fields, program)
     with tempfile.TemporaryFile(dir=self.folder) as output:
       process = subprocess.Popen(
         command,

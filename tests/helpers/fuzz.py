@@ -155,7 +155,7 @@ BODIES = st.sampled_from(
     'get_config = 3\n',
     'import no_such_module\n',
     'from bitnet_jax.config import default_config\nget_config = default_config\n',
-    'import ml_collections\ndef get_config():\n  return ml_collections.ConfigDict()\n',
+    'import ml_collections\nget_config = ml_collections.ConfigDict\n',
     'class get_config(dict): pass\n',
     '\ufeff# \u202e\ndef get_config():\n\treturn {}\n',
   ]

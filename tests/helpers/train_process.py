@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from absl.testing import absltest
 
 from bitnet_jax.checkpoints import manager
 from bitnet_jax.data.datasets import prepared
+from tests.helpers import paths
 from tests.helpers.paths import ROOT
 
 TIMEOUT = 240
@@ -50,10 +52,12 @@ def environment(devices):
   return {**os.environ, **variables}
 
 
-def command(workdir, data_dir, fields):
+def command(workdir, data_dir, fields, program=''):
+  """The training command, or a program of tests/helpers/programs in its place."""
+  start = [paths.program(program)] if program else ['-m', 'bitnet_jax.main']
   overrides = [f'--config.{name}={value}' for name, value in {**SMALL, **fields}.items()]
   return [
-    *(sys.executable, '-m', 'bitnet_jax.main', f'--workdir={workdir}'),
+    *(sys.executable, *start, f'--workdir={workdir}'),
     f'--config={ROOT}/configs/digits_bitnet.py',
     f'--config.data.dir={data_dir}',
     *overrides,
@@ -68,6 +72,14 @@ def rows(workdir, kind=None):
     for row in parsed
     if kind in (None, row['kind'])
   ]
+
+
+def saved_step(text, workdir):
+  """The step that a run, asked to stop, says it saved in `workdir`."""
+  line = rf'step=(\d+): asked to stop; saved in {workdir}/checkpoints/\1; run the command again'
+  found = re.findall(line, text)
+  assert len(found) == 1, text[-2000:]
+  return int(found[0])
 
 
 class DataCase(absltest.TestCase):

@@ -102,7 +102,7 @@ class MetricWriterTest(parameterized.TestCase):
     self.assertEqual(os.listdir(self.workdir), [])
     self.assertRegex(stderr.getvalue(), '^bitnet_jax: warning: metrics are not written: .*\n$')
 
-  def test_full_disk_is_reported_once_and_what_was_written_stays_whole(self):
+  def test_full_disk_is_reported_once_and_harms_nothing(self):
     """A limit on the size of files stands for the disk: it ends a write in the middle of a row."""
     writer = self.open()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

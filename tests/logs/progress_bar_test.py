@@ -8,23 +8,13 @@ import termios
 
 from absl.testing import absltest
 
-PROGRAM = """
-from bitnet_jax.logs.progress_bar import ProgressBar
-progress = ProgressBar(step=10, total_steps=40, steps_per_epoch=20)
-progress.advance(20)
-values = {'loss': 1.25, 'error': 0.5}
-progress.interval(20, values)
-progress.interval(20, {**values, 'images_per_second': 1234.0, 'seconds_per_step': 60.0})
-progress.evaluated(20, {'loss': 1.0, 'error': 0.25, 'correct': 75, 'count': 100})
-progress.close()
-"""
+from tests.helpers.paths import program
+from tests.helpers.processes import environment, run_program
 
 
 class ProgressTest(absltest.TestCase):
   def test_lines_where_there_is_no_terminal(self):
-    result = subprocess.run(
-      [sys.executable, '-c', PROGRAM], capture_output=True, text=True, check=True
-    )
+    result = run_program('shows_progress', check=True)
     where = 'epoch 1.0/2  step 20/40'
     want = [
       f'{where}  loss 1.2500  error 50.00%',
@@ -37,7 +27,9 @@ class ProgressTest(absltest.TestCase):
   def test_bar_on_a_terminal(self):
     master, slave = pty.openpty()
     termios.tcsetwinsize(slave, (24, 120))
-    process = subprocess.Popen([sys.executable, '-c', PROGRAM], stdout=slave, stderr=slave)
+    process = subprocess.Popen(
+      [sys.executable, program('shows_progress')], env=environment(), stdout=slave, stderr=slave
+    )
     os.close(slave)
     shown = b''
     while True:

@@ -43,7 +43,7 @@ class ResultTest(parameterized.TestCase):
     )
     self.assertEqual(done.returncode, 0)
 
-  def test_command_says_in_one_line_that_the_run_has_not_ended(self):
+  def test_unfinished_run_is_one_line(self):
     done = self._command('nowhere')
     self.assertEqual(done.returncode, 3)
     self.assertRegex(done.stderr, r'\Abitnet_jax: error: workdir=nowhere: has no [^\n]*\n\Z')

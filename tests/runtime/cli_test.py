@@ -3,8 +3,7 @@
 import errno
 import os
 import pathlib
-import subprocess
-import sys
+import shutil
 import tempfile
 
 from absl.testing import absltest, parameterized
@@ -12,72 +11,16 @@ from absl.testing import absltest, parameterized
 from bitnet_jax import errors
 from bitnet_jax.onednn import custom_call
 from bitnet_jax.runtime import cli
-from tests.helpers.paths import ROOT
+from tests.helpers.paths import program
+from tests.helpers.processes import environment, run_program
 
-_COMMAND = '''"""What this command is for."""
-from absl import app, flags
-from ml_collections import config_flags
-from bitnet_jax import errors
-from bitnet_jax.runtime import cli
-
-config_flags.DEFINE_config_file('config')
-_NUMBER = flags.DEFINE_integer('number', 1, 'a number')
-_KIND = flags.DEFINE_enum('kind', 'a', ['a', 'b'], 'a kind')
-_RAISE = flags.DEFINE_string('raise', '', 'what to raise')
-_CODE = flags.DEFINE_integer('code', 0, 'exit code')
-
-def main(argv):
-  kind = _RAISE.value
-  if kind in ('DataError', 'PreemptedError', 'StorageError'):
-    raise getattr(errors, kind)('field', 'value', 'two\\nlines', 'do this')
-  if kind == 'bug':
-    {}['absent']
-  if kind == 'interrupt':
-    raise KeyboardInterrupt
-  if kind == 'usage':
-    raise app.UsageError('not so')
-  if kind == 'full':
-    raise OSError(28, 'No space left on device', '/big')
-  if kind == 'pipe':
-    raise BrokenPipeError(32, 'Broken pipe')
-  print('ran', flags.FLAGS.config.seed if flags.FLAGS.config else '', argv[1:])
-  return _CODE.value
-
-if __name__ == '__main__':
-  cli.run(main, takes_arguments=ARGUMENTS)
-'''
-
-_CONFIG = """from ml_collections import ConfigDict
-
-def get_config(variant=''):
-  config = ConfigDict({'seed': 1, 'on': True, 'rate': 0.1, 'optim': {'learning_rate': 0.1}})
-  config.lock()
-  return config
-"""
-
-# A command that fails while the device still computes; what it computes calls Python.
-_IN_FLIGHT = """
-import time
-import jax, numpy as np
-from bitnet_jax.runtime import cli
-from bitnet_jax import errors
-from bitnet_jax.onednn import custom_call
-class Slow:
-  def run(self, addresses):
-    time.sleep(1)
-    print('computed', flush=True)
-custom_call.primitives.make = lambda name: Slow()
-shape = jax.ShapeDtypeStruct((64, 64), np.float32)
-@jax.jit
-def program(x):
-  [x] = custom_call.call('slow f32', [x @ x], [shape])
-  return custom_call.call('slow f32', [x], [shape])[0]
-def main(_):
-  x = program(np.ones((64, 64), np.float32))
-  print('failed', flush=True)
-  raise errors.DataError('image', 'x', 'broken', 'mend it')
-cli.run(main, ['command'])
-"""
+# Configuration files that are faulty in one way each.
+FAULTY_CONFIGS = {
+  'raises.py': 'def get_config():\n  return absent_name\n',
+  'value_error.py': 'def get_config():\n  x = 1\n  raise ValueError("no good")\n',
+  'syntax.py': '\ndef (\n',
+  'empty.py': 'x = 1\n',
+}
 
 
 class RunTest(parameterized.TestCase):
@@ -87,31 +30,14 @@ class RunTest(parameterized.TestCase):
   def setUpClass(cls):
     super().setUpClass()
     cls.directory = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
-    files = {
-      'command.py': _COMMAND.replace('ARGUMENTS', 'False'),
-      'open_command.py': _COMMAND.replace('ARGUMENTS', 'True'),
-      'good.py': _CONFIG,
-      'raises.py': 'def get_config():\n  return absent_name\n',
-      'value_error.py': 'def get_config():\n  x = 1\n  raise ValueError("no good")\n',
-      'syntax.py': '\ndef (\n',
-      'user_error.py': (
-        'from bitnet_jax import errors\n'
-        'def get_config():\n  raise errors.CheckpointError("a", 1, "b", "c")\n'
-      ),
-      'empty.py': 'x = 1\n',
-    }
-    for name, text in files.items():
+    for name, text in FAULTY_CONFIGS.items():
       (cls.directory / name).write_text(text)
+    shutil.copy(program('good_config'), cls.directory / 'good.py')
+    shutil.copy(program('refused_config'), cls.directory / 'user_error.py')
 
-  def call(self, *arguments, command='command.py'):
-    return subprocess.run(
-      [sys.executable, command, *arguments],
-      cwd=self.directory,
-      env={**os.environ, 'PYTHONPATH': str(ROOT)},
-      capture_output=True,
-      text=True,
-      timeout=60,
-    )
+  def call(self, *arguments, **variables):
+    env = environment(**variables)
+    return run_program('cli_command', *arguments, cwd=self.directory, env=env)
 
   @parameterized.parameters(
     ('--raise=DataError', 3, 'field=value: two lines; do this'),
@@ -187,9 +113,10 @@ class RunTest(parameterized.TestCase):
 
   def test_bug_names_the_line_of_code(self):
     done = self.call('--raise=bug')
-    line = _COMMAND.splitlines().index("    {}['absent']") + 1
+    lines = pathlib.Path(program('cli_command')).read_text().splitlines()
+    line = lines.index("    return {}['absent']") + 1
     self.assertIn("internal=KeyError: 'absent'", done.stderr)
-    self.assertIn(f'command.py:{line})', done.stderr)
+    self.assertIn(f'cli_command.py:{line})', done.stderr)
     self.assertLen(done.stderr.splitlines(), 1)
     self.assertEqual(done.returncode, 1)
 
@@ -213,14 +140,14 @@ class RunTest(parameterized.TestCase):
   def test_help_is_no_failure(self, argument):
     done = self.call(argument)
     self.assertEqual((done.stderr, done.returncode), ('', 0))
-    self.assertIn('What this command is for.', done.stdout)
+    self.assertIn('A command that raises what its flags ask for.', done.stdout)
     self.assertIn('debug', done.stdout)
 
   def test_exit_code_of_main(self):
     self.assertEqual(self.call('--code=5').returncode, 5)
 
   def test_arguments_where_they_are_taken(self):
-    done = self.call('a', '--number=2', 'b', command='open_command.py')
+    done = self.call('a', '--number=2', 'b', TAKES_ARGUMENTS='1')
     self.assertEqual((done.stdout, done.returncode), ("ran  ['a', 'b']\n", 0))
 
 
@@ -256,14 +183,7 @@ class InFlightTest(absltest.TestCase):
     """A thread that calls Python after its end is lost, and JAX would wait for it for ever."""
     if reason := custom_call.unavailable():
       self.skipTest(reason)
-    done = subprocess.run(
-      [sys.executable, '-c', _IN_FLIGHT],
-      cwd=ROOT,
-      capture_output=True,
-      text=True,
-      timeout=60,
-      check=False,
-    )
+    done = run_program('fails_in_flight')
     self.assertEqual(done.stderr, 'bitnet_jax: error: image=x: broken; mend it\n')
     self.assertEqual(done.stdout.split(), ['failed', 'computed', 'computed'])
     self.assertEqual(done.returncode, 3)

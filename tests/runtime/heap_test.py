@@ -2,41 +2,17 @@
 
 import json
 import os
-import subprocess
-import sys
 
 from absl.testing import absltest
 
-# Large pieces, as of a step, freed and asked for again by a second thread.
-CHILD = """
-import ctypes, json, resource, threading
-from bitnet_jax.runtime import host
-done = host.keep_freed_memory()
-libc, size, faults = ctypes.CDLL(None), 2**27, []
-libc.malloc.restype = ctypes.c_void_p
-libc.malloc.argtypes = [ctypes.c_size_t]
-libc.free.argtypes = [ctypes.c_void_p]
-libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
-def steps():
-  for _ in range(3):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    piece = libc.malloc(size)
-    libc.memset(piece, 1, size)
-    libc.free(piece)
-    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-thread = threading.Thread(target=steps)
-thread.start()
-thread.join()
-print(json.dumps([done, faults]))
-"""
+from tests.helpers.paths import ROOT
+from tests.helpers.processes import run_program
 
 
 def run_child(**environment):
   kept = {k: v for k, v in os.environ.items() if not k.startswith(('MALLOC_', 'GLIBC_TUNABLES'))}
-  out = subprocess.run(
-    [sys.executable, '-c', CHILD], env={**kept, **environment}, capture_output=True, check=True
-  )
-  return json.loads(out.stdout)
+  env = {**kept, 'PYTHONPATH': str(ROOT), **environment}
+  return json.loads(run_program('heap_faults', env=env, check=True).stdout)
 
 
 class HeapTest(absltest.TestCase):

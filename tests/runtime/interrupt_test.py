@@ -1,6 +1,5 @@
 """SIGINT while a command's libraries are being imported."""
 
-import os
 import pathlib
 import signal
 import subprocess
@@ -8,24 +7,11 @@ import sys
 
 from absl.testing import absltest, parameterized
 
-from tests.helpers.paths import ROOT
+from tests.helpers.paths import program
+from tests.helpers.processes import environment
 
-# Stands for a library, in whose import the signal comes; within text that is run, as dataclasses
-# run it, an exception would have Python end by the signal.
-LIBRARY = """
-import os, signal
-exec('os.kill(os.getpid(), signal.SIGINT)')
-print('went on')
-raise SystemExit(9)
-"""
-OTHERS = """
-import os, signal
-import bitnet_jax
-try:
-  os.kill(os.getpid(), signal.SIGINT)
-except KeyboardInterrupt:
-  print('raised')
-"""
+LIBRARY = pathlib.Path(program('interrupting_library')).read_text()
+OTHERS = pathlib.Path(program('interrupted_program')).read_text()
 
 
 class InterruptTest(parameterized.TestCase):
@@ -36,7 +22,7 @@ class InterruptTest(parameterized.TestCase):
     return subprocess.run(
       [sys.executable, *command],
       cwd=folder,
-      env={**os.environ, 'PYTHONPATH': str(ROOT)},
+      env=environment(),
       preexec_fn=lambda: signal.signal(signal.SIGINT, handler),
       capture_output=True,
       text=True,
@@ -52,8 +38,8 @@ class InterruptTest(parameterized.TestCase):
     ('predict', 'jax', '--workdir=w', 'a.png'),
   )
   def test_in_an_import(self, command, library, *arguments):
-    program = '-m', f'bitnet_jax.{command}', *arguments
-    done = self.run_with(signal.SIG_DFL, *program, **{library: LIBRARY})
+    command = '-m', f'bitnet_jax.{command}', *arguments
+    done = self.run_with(signal.SIG_DFL, *command, **{library: LIBRARY})
     self.assertEqual((done.stdout, done.stderr), ('', 'bitnet_jax: interrupted\n'))
     self.assertEqual(done.returncode, 130)
 

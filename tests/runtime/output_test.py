@@ -9,27 +9,11 @@ import sys
 from absl.testing import absltest, parameterized
 
 from tests.helpers import train_process
+from tests.helpers.paths import program
+from tests.helpers.processes import environment
 
 FULL = pathlib.Path('/dev/full')
-# A command that prints more than is held back, or less; another one outlives its readers.
-PRINTS = """
-import os, sys
-from bitnet_jax.runtime import cli
-from bitnet_jax.runtime import output
-from bitnet_jax.runtime import preemption
-def main(argv):
-  if argv[2:]:
-    output.ignore_broken_pipes()
-    preemption.install_handlers()
-  for number in range(int(argv[1])):
-    print('x' * 100)
-  print('said', file=sys.stderr)
-  if argv[2:]:
-    os.kill(os.getpid(), 15)
-    assert preemption.requested()
-    return 75
-cli.run(main, ['command', *sys.argv[1:]], takes_arguments=True)
-"""
+# Lines of the command; it buffers many of them.
 FEW, MANY = 1, 10_000
 WARNING = 'bitnet_jax: warning: stdout cannot be written: {}; the run goes on without it\n'
 ONE_EPOCH = {'num_epochs': 1}
@@ -40,13 +24,12 @@ def without(number, command):
   return ['bash', '-c', f'exec "$@" {number}>&-', 'bash', *command]
 
 
-def program(*arguments, closes=None, **streams):
-  """The command; `closes` is a descriptor that it starts without."""
-  command = [sys.executable, '-c', PRINTS, *map(str, arguments)]
+def run(*arguments, closes=None, **streams):
+  """Runs the command; `closes` is a descriptor that it starts without."""
+  command = [sys.executable, program('printing_command'), *map(str, arguments)]
   return subprocess.run(
     command if closes is None else without(closes, command),
-    cwd=train_process.ROOT,
-    env={**os.environ, 'PYTHONUNBUFFERED': ''},
+    env=environment(PYTHONUNBUFFERED=''),
     text=True,
     timeout=60,
     **streams,
@@ -63,37 +46,37 @@ class CommandTest(parameterized.TestCase):
 
   @parameterized.parameters(FEW, MANY)
   def test_reader_gone_ends_a_command(self, lines):
-    done = program(lines, stdout=self.unread(), stderr=subprocess.PIPE)
+    done = run(lines, stdout=self.unread(), stderr=subprocess.PIPE)
     self.assertEqual((done.returncode, done.stderr.replace('said\n', '')), (141, ''))
     unread = self.unread()
-    self.assertEqual(program(lines, stdout=unread, stderr=unread).returncode, 141)
+    self.assertEqual(run(lines, stdout=unread, stderr=unread).returncode, 141)
 
   @parameterized.parameters(FEW, MANY)
   def test_reader_gone_does_not_end_what_outlives_it(self, lines):
-    done = program(lines, 'on', stdout=self.unread(), stderr=subprocess.PIPE)
+    done = run(lines, 'on', stdout=self.unread(), stderr=subprocess.PIPE)
     said = 'said\n\nbitnet_jax: SIGTERM: saving and stopping\n'
     self.assertEqual(done.returncode, 75)
-    # What is held back is tried at the end.
+    # What is buffered is written at the end.
     self.assertEqual(done.stderr.replace(WARNING.format('Broken pipe'), '', 1), said)
     self.assertIn('warning', done.stderr)
     unread = self.unread()
-    self.assertEqual(program(lines, 'on', stdout=unread, stderr=unread).returncode, 75)
+    self.assertEqual(run(lines, 'on', stdout=unread, stderr=unread).returncode, 75)
 
   @absltest.unittest.skipUnless(FULL.exists(), f'needs {FULL}')
   def test_full_disk(self):
     with FULL.open('w') as full:
-      done = program(FEW, stdout=full, stderr=subprocess.PIPE)
+      done = run(FEW, stdout=full, stderr=subprocess.PIPE)
       line = 'file=stdout: No space left on device; free space there, or write elsewhere'
       self.assertEqual(done.stderr, f'said\nbitnet_jax: error: {line}\n')
       self.assertEqual(done.returncode, 6)
-      self.assertEqual(program(MANY, stdout=full, stderr=full).returncode, 6)
-      done = program(MANY, 'on', stdout=full, stderr=subprocess.PIPE)
+      self.assertEqual(run(MANY, stdout=full, stderr=full).returncode, 6)
+      done = run(MANY, 'on', stdout=full, stderr=subprocess.PIPE)
       self.assertStartsWith(done.stderr, WARNING.format('No space left on device') + 'said\n')
       self.assertEqual(done.returncode, 75)
 
   @parameterized.product(closes=(0, 1, 2), on=((), ('on',)))
   def test_stream_that_was_never_there(self, closes, on):
-    done = program(FEW, *on, closes=closes, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    done = run(FEW, *on, closes=closes, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     self.assertEqual(done.returncode, 75 if on else 0, done.stderr)
     self.assertEqual(done.stdout, '' if closes == 1 else 'x' * 100 + '\n')
     self.assertEqual('said\n' in done.stderr, closes != 2)
@@ -122,7 +105,7 @@ class RunTest(train_process.DataCase):
           return
     raise AssertionError(f'{marker!r} did not come')
 
-  def test_signal_after_the_reader_of_both_streams_has_gone(self):
+  def test_signal_after_the_readers_have_gone(self):
     """As Ctrl-C does in a terminal with `2>&1 | tee`."""
     workdir = self.folder / 'tee'
     run = self.start(
@@ -140,7 +123,7 @@ class RunTest(train_process.DataCase):
     self.assertTrue((workdir / 'manifests' / f'{saved}.json').exists())
     self.assertEqual(train_process.rows(workdir)[-1]['step'], saved)
 
-  def test_run_without_stderr_whose_reader_goes_ends_as_any(self):
+  def test_run_without_stderr_whose_reader_has_gone(self):
     """With hashes of shards, whose bar is on stderr."""
     workdir = self.folder / 'reader'
     run = self.start(workdir, stdout=subprocess.PIPE, text=True, closes=2)

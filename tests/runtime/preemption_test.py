@@ -1,64 +1,16 @@
 """SIGTERM and SIGINT to real training runs: saved, exit code 75, and on to the same bits."""
 
 import json
-import os
-import re
 import signal
 import subprocess
-import sys
 import time
 from typing import ClassVar
 
 from absl.testing import absltest, parameterized
 
 from tests.helpers import train_process
-
-ABORTS = """
-import os, signal, time
-from bitnet_jax.runtime import preemption
-preemption.install_handlers()
-for number in range(3):
-  assert preemption.requested() == (number > 0)
-  os.kill(os.getpid(), signal.SIGTERM)
-  time.sleep(0.1)
-print('not reached')
-"""
-# Asks itself to stop while the training step compiles; says on stderr when that has been compiled.
-SIGNALS_IN_COMPILE = """
-import os, signal, sys, threading
-import jax
-from bitnet_jax.runtime import cli
-from bitnet_jax import main
-from bitnet_jax.training import steps
-make_train_step, traced, timers = steps.make_train_step, [], []
-def make_and_watch(*arguments, **options):
-  train_step = make_train_step(*arguments, **options)
-  def step(state, inputs):
-    traced.append(True)
-    return train_step(state, inputs)
-  return step
-def begins(event, **_):
-  if traced and not timers and event == '/jax/compilation_cache/compile_requests_use_cache':
-    timers.append(threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)))
-    timers[0].start()
-def ends(event, seconds, **_):
-  if timers and event == '/jax/core/compile/backend_compile_duration':
-    late = timers[0].is_alive()
-    print('COMPILED', 'before' if late else 'after', 'SIGTERM', file=sys.stderr, flush=True)
-    timers[0].join()
-steps.make_train_step = make_and_watch
-jax.monitoring.register_event_listener(begins)
-jax.monitoring.register_event_duration_secs_listener(ends)
-cli.run(main.main, ['main', *sys.argv[1:]])
-"""
-
-
-def saved_step(text, workdir):
-  """The step that a run, asked to stop, says it saved in `workdir`."""
-  line = rf'step=(\d+): asked to stop; saved in {workdir}/checkpoints/\1; run the command again'
-  found = re.findall(line, text)
-  assert len(found) == 1, text[-2000:]
-  return int(found[0])
+from tests.helpers.processes import run_program
+from tests.helpers.train_process import saved_step
 
 
 class StopCase(train_process.TrainCase):
@@ -93,24 +45,19 @@ class StopCase(train_process.TrainCase):
 
 
 class StopTest(StopCase, parameterized.TestCase):
-  @parameterized.parameters(
-    ('step 30/66', signal.SIGTERM),
-    ('step 30/66', signal.SIGINT),
-    ('test loss', signal.SIGTERM),
-  )
+  @parameterized.parameters(('step 30/66', signal.SIGTERM), ('test loss', signal.SIGINT))
   def test_saves_and_goes_on_bit_for_bit(self, marker, number):
     workdir = self.folder / f'stopped-{marker}-{number}'.replace('/', '-').replace(' ', '-')
     code, stderr, _ = self.stop_at(workdir, marker, number)
     self.assertEqual(code, 75, stderr[-2000:])
     self.assertGreaterEqual(self.goes_on(workdir, stderr), 22 if marker == 'test loss' else 30)
 
-  def test_signal_while_the_step_compiles_is_met_before_the_first_step(self):
+  def test_signal_in_compilation_stops_at_step_0(self):
     workdir = self.folder / 'compiles'
-    arguments = train_process.command(workdir, self.data_dir, {})[3:]
     # A cache of its own, in which the step is not yet.
     cache = {'JAX_COMPILATION_CACHE_DIR': str(self.folder / 'empty-cache')}
     stopped = subprocess.run(
-      [sys.executable, '-c', SIGNALS_IN_COMPILE, *arguments],
+      train_process.command(workdir, self.data_dir, {}, 'signaled_in_compile'),
       env={**train_process.environment(1), **cache},
       cwd=self.folder,
       capture_output=True,
@@ -138,9 +85,7 @@ class StopTest(StopCase, parameterized.TestCase):
     self.assertEqual((got['correct'], got['count']), (want['correct'], want['count']))
 
   def test_third_signal_aborts(self):
-    result = subprocess.run(
-      [sys.executable, '-c', ABORTS], capture_output=True, text=True, timeout=60, env=os.environ
-    )
+    result = run_program('aborted_by_signals')
     self.assertEqual(result.returncode, 128 + signal.SIGTERM)
     self.assertEqual(result.stdout, '')
     self.assertIn('SIGTERM: saving and stopping', result.stderr)
@@ -157,7 +102,7 @@ class ManyStepsTest(StopCase):
     'num_epochs': 2,
   }
 
-  def test_saves_between_two_calls_and_goes_on_bit_for_bit(self):
+  def test_saves_between_calls_and_goes_on_bit_for_bit(self):
     workdir = self.folder / 'stopped'
     code, stderr, _ = self.stop_at(workdir, 'step 12/44', **self.FIELDS)
     self.assertEqual(code, 75, stderr[-2000:])

@@ -1,5 +1,6 @@
 """The watchdog in processes of its own: what stalls is ended, what moves or was stopped is not."""
 
+import pathlib
 import signal
 import subprocess
 import sys
@@ -10,122 +11,13 @@ from absl.testing import absltest, parameterized
 from bitnet_jax import errors
 from bitnet_jax.distributed import heartbeat
 from tests.helpers import train_process
-
-START = 'import time\nfrom bitnet_jax.runtime import watchdog\nwatchdog._PATIENT = 40\n'
-# What JAX would do at exit, where a program with effects waits for a lost process.
-WAITS_AT_EXIT = 'import atexit, time; atexit.register(time.sleep, 1000)'
-# The first wait, which compiles, and waits up to the limit are let through; then it stalls.
-STALLS = f"""{START}
-{WAITS_AT_EXIT}
-watch = watchdog.Watchdog(0.5)
-time.sleep(1)
-watch.report('in training', 6)
-time.sleep(1)
-for step in range(7, 10):
-  watch.report('in training', step)
-  time.sleep(0.01)
-print('waits')
-time.sleep(60)
-"""
-# A step that takes long allows for others that do, so does the first; another phase has its own.
-MOVES = f"""{START}
-with watchdog.Watchdog(0.5) as watch:
-  for step in (1, 2):
-    watch.report('in training', step)
-  watch._longest['in training'] = 0.3
-  for wait in (2, 0.1):
-    time.sleep(wait)
-    watch.report('in training', step)
-  watch.report('in an evaluation')
-  time.sleep(1)
-  watch.report('')
-  time.sleep(1)
-with watchdog.Watchdog(0.5) as watch:
-  for wait in (2, 2, 0):
-    watch.report('in training', 1)
-    time.sleep(wait)
-with watchdog.Watchdog(0) as watch:
-  for step in range(3):
-    watch.report('in training', step)
-  time.sleep(1)
-watchdog._PATIENT = 8
-with watchdog.Watchdog(0.25) as watch:
-  watch.report(watchdog.STARTING)  # Alone, it may take any time.
-  time.sleep(3)
-  for _ in range(3):  # Storage may take long, and not the first time alone.
-    watch.report('in training', 1)
-    watch.report(watchdog.SAVING)
-    time.sleep(1)
-print('through')
-"""
-# In a cluster, what comes before the first step is watched, too.
-STALLS_AT_START = f"""
-import time
-from bitnet_jax.runtime import watchdog
-watchdog._PATIENT = 4
-{WAITS_AT_EXIT}
-class Peers:
-  def fault(self, now): pass
-  def stalled(self, step): return '; process 1 is behind'
-  def report(self, step): pass
-  def announce_exit(self, line): print('told:', line)
-watch = watchdog.Watchdog(0.5)
-watch.watch(Peers())
-for _ in range(2):
-  time.sleep(1)
-  watch.report(watchdog.STARTING)
-print('waits')
-time.sleep(60)
-"""
-STOPPED = f"""{START}
-watchdog._STOPPED = 1
-with watchdog.Watchdog(5) as watch:
-  for step in (1, 2):
-    watch.report('in training', step)
-  print('waits', flush=True)
-  input()
-  watch.report('in training', 3)
-print('through')
-"""
-# Its error stands on stderr already.
-ENDS = f"""
-from bitnet_jax.distributed import cluster
-{WAITS_AT_EXIT}
-class Pulse:
-  def announce_exit(self, line):
-    print('told:', line)
-cluster._heartbeat = Pulse()
-print('said')
-cluster.end(7, 'bitnet_jax: error: process=1: lost; run again')
-"""
-# A run that reads no batch any more.
-STUCK = """
-import sys, time
-from bitnet_jax.runtime import cli
-from bitnet_jax.distributed import cluster
-from bitnet_jax.data import pipeline
-from bitnet_jax import main
-from bitnet_jax.runtime import watchdog
-watchdog._PATIENT = 1000
-open_training = pipeline.open_training
-def open_stuck(*arguments):
-  data = open_training(*arguments)
-  inputs = data.inputs
-  def stuck_inputs(number):
-    if number == 12:
-      time.sleep(1000)
-    return inputs(number)
-  data.inputs = stuck_inputs
-  return data
-pipeline.open_training = open_stuck
-cli.run(main.main, ['main', *sys.argv[1:]], end=cluster.end)
-"""
+from tests.helpers.paths import program
 
 
-def run(program, **options):
+def run(name, **options):
   return subprocess.Popen(
-    [sys.executable, '-c', program],
-    env={**train_process.environment(1), 'PYTHONUNBUFFERED': ''},  # What is printed is held back.
+    [sys.executable, program(name)],
+    env={**train_process.environment(1), 'PYTHONUNBUFFERED': ''},  # Prints are buffered.
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
@@ -134,8 +26,16 @@ def run(program, **options):
 
 
 class WatchdogTest(absltest.TestCase):
+  """The programs mostly sleep, so all of them run at once."""
+
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    names = 'watchdog_stalls', 'watchdog_stalls_at_start', 'watchdog_moves', 'cluster_ends'
+    cls.processes = {name: run(name) for name in names}
+
   def test_ends_what_stalls_with_stacks_and_one_line(self):
-    process = run(STALLS)
+    process = self.processes['watchdog_stalls']
     stdout, stderr = process.communicate(timeout=60)
     self.assertEqual((process.returncode, stdout), (7, 'waits\n'), stderr)
     *stacks, line = stderr.splitlines()
@@ -144,30 +44,32 @@ class WatchdogTest(absltest.TestCase):
       'bitnet_jax: error: config.watch.stall_seconds=0.5: no step for [0-9]+ s; the last was 9, '
       'in training; the stacks of all threads are above; run the command again to go on',
     )
-    self.assertIn('  File "<string>", line 14 in <module>', stacks)
+    path = program('watchdog_stalls')
+    number = pathlib.Path(path).read_text().splitlines().index('time.sleep(60)') + 1
+    self.assertIn(f'  File "{path}", line {number} in <module>', stacks)
 
-  def test_ends_a_cluster_that_does_not_come_to_its_first_step(self):
-    process = run(STALLS_AT_START)
+  def test_ends_a_cluster_that_takes_no_first_step(self):
+    process = self.processes['watchdog_stalls_at_start']
     stdout, stderr = process.communicate(timeout=60)
     self.assertEqual(process.returncode, 7, stderr)
     self.assertStartsWith(stdout, 'waits\ntold: ')
     line = 'no step for [0-9]+ s; the last was 0, at the start; process 1 is behind; the stacks'
     self.assertRegex(stderr.splitlines()[-1], line)
 
-  def test_member_of_a_cluster_ends_at_once_with_what_it_printed(self):
-    process = run(ENDS)
+  def test_member_ends_at_once_with_what_it_printed(self):
+    process = self.processes['cluster_ends']
     stdout, stderr = process.communicate(timeout=60)
     self.assertEqual((process.returncode, stderr), (7, ''))
     self.assertEqual(stdout, 'said\ntold: process=1: lost; run again\n')
 
   def test_lets_through_what_moves(self):
-    process = run(MOVES)
+    process = self.processes['watchdog_moves']
     stdout, stderr = process.communicate(timeout=60)
     self.assertEqual((process.returncode, stdout, stderr), (0, 'through\n', ''))
 
   def test_time_while_stopped_does_not_count(self):
     """As by Ctrl-Z, or a machine that slept."""
-    process = run(STOPPED, stdin=subprocess.PIPE)
+    process = run('watchdog_stopped', stdin=subprocess.PIPE)
     self.assertEqual(process.stdout.readline(), 'waits\n')
     process.send_signal(signal.SIGSTOP)
     time.sleep(7)
@@ -191,7 +93,7 @@ class Keys:
     return [(key, value) for key, value in self.values.items() if key.startswith(prefix)]
 
 
-class PulseTest(parameterized.TestCase):
+class HeartbeatTest(parameterized.TestCase):
   def heartbeats(self, count, keys):
     made = [heartbeat.Heartbeat(number, count, 2.0, keys) for number in range(count)]
     for one in made:
@@ -226,7 +128,7 @@ class PulseTest(parameterized.TestCase):
     keys.answers = False
     self.assertIn('process=0: lost: no sign of life', str(self.wait_for(second)))
 
-  def test_error_of_another_is_told_and_a_third_ones_fault_passed_on(self):
+  def test_errors_of_others_are_told_and_passed_on(self):
     first, second, third = self.heartbeats(3, Keys())
     second.report(7)
     second.announce_exit('image=cat.jpg: damaged; repair it')
@@ -269,11 +171,9 @@ class PulseTest(parameterized.TestCase):
 
 class StuckTest(train_process.DataCase):
   def test_run_that_is_stuck_is_ended(self):
-    arguments = train_process.command(
-      self.folder / 'stuck', self.data_dir, {'watch.stall_seconds': 4}
-    )[3:]
+    fields = {'watch.stall_seconds': 4}
     stuck = subprocess.run(
-      [sys.executable, '-c', STUCK, *arguments],
+      train_process.command(self.folder / 'stuck', self.data_dir, fields, 'stuck_training'),
       env=train_process.environment(1),
       cwd=self.folder,
       capture_output=True,

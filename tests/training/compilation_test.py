@@ -3,8 +3,7 @@
 import collections
 import os
 import pathlib
-import subprocess
-import sys
+import tempfile
 from unittest import mock
 
 import jax
@@ -17,16 +16,24 @@ from bitnet_jax.data.datasets import prepared
 from bitnet_jax.distributed import devices
 from bitnet_jax.training import compilation, train
 from tests.helpers import fake_run
+from tests.helpers.processes import environment, run_program
 
+NUM_EXAMPLES = 640  # Ten steps an epoch.
 COMPILED = '/jax/core/compile/backend_compile_duration'
 
 
 class LoopTest(parameterized.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.data_dir = cls.enterClassContext(tempfile.TemporaryDirectory())
+    prepared.prepare('digits', cls.data_dir)
+
   def setUp(self):
     super().setUp()
     self.folder = self.create_tempdir().full_path
-    prepared.prepare('digits', self.folder)
-    self.config = fake_run.make_config(self.folder, num_epochs=3.0)
+    splits = {'data.train_split': f'train[:{NUM_EXAMPLES}]', 'data.test_split': 'test[:40]'}
+    self.config = fake_run.make_config(self.data_dir, num_epochs=3.0, **splits)
     self.config.log.every_steps = 5
     self.config.checkpoint.every_steps = 7
 
@@ -64,7 +71,7 @@ class LoopTest(parameterized.TestCase):
     self.assertEqual(compiled[0], compiled[1])
 
   @parameterized.parameters(1, 4)
-  def test_nothing_is_transferred_between_the_steps_of_an_epoch(self, steps_per_execution):
+  def test_nothing_is_transferred_within_an_epoch(self, steps_per_execution):
     self.config.steps_per_execution = steps_per_execution
     guarded = []
     real = train.train_steps
@@ -88,7 +95,7 @@ class LoopTest(parameterized.TestCase):
 
     with mock.patch.object(train, 'train_steps', train_steps):
       self.train('guarded')
-    self.assertEqual(sum(guarded), 3 * (1437 // 64))
+    self.assertEqual(sum(guarded), 3 * (NUM_EXAMPLES // 64))
     self.assertEqual(max(guarded), steps_per_execution)
 
   def test_bits_do_not_depend_on_how_steps_are_grouped(self):
@@ -134,7 +141,7 @@ class CompileAheadTest(absltest.TestCase):
       np.testing.assert_array_equal(devices.read_back(mapped(placed)), given['x'] * 3)
       self.assertLen(self.compiled, 1)
 
-  def test_a_program_that_cannot_be_compiled_is_told_of_where_it_is_called(self):
+  def test_failed_compilation_is_told_by_the_call(self):
     lowered = mock.Mock()
     lowered.compile.side_effect = RuntimeError('RESOURCE_EXHAUSTED')
     compilation.compile_ahead(mock.Mock(lower=lambda: lowered))()
@@ -142,39 +149,24 @@ class CompileAheadTest(absltest.TestCase):
 
 
 class KeepProgramsTest(absltest.TestCase):
-  def run_child(self, code, **environment):
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith('JAX_COMPILATION')}
-    out = subprocess.run(
-      [sys.executable, '-c', f'import jax\nfrom bitnet_jax.training import compilation\n{code}'],
-      env={**inherited, **environment},
-      capture_output=True,
-      text=True,
-      check=True,
-    )
-    return out.stdout.split()
+  def run_child(self, *arguments, **variables):
+    inherited = {k: v for k, v in environment().items() if not k.startswith('JAX_COMPILATION')}
+    env = {**inherited, **variables}
+    return run_program('keeps_programs', *arguments, env=env, check=True).stdout.split()
 
   def test_a_second_process_finds_them(self):
     folder = self.create_tempdir().full_path
-    code = (
-      'hits = []\n'
-      'jax.monitoring.register_event_listener(lambda name, **_: hits.append(name))\n'
-      'compilation.keep_programs()\n'
-      'jax.jit(lambda x: x * 3 + 1)(2.0)\n'
-      'print(hits.count("/jax/compilation_cache/cache_hits"))'
-    )
-    counts = [int(self.run_child(code, XDG_CACHE_HOME=folder)[0]) for _ in range(2)]
+    counts = [int(self.run_child('compile', XDG_CACHE_HOME=folder)[-1]) for _ in range(2)]
     self.assertEqual(counts[0], 0)
     self.assertGreater(counts[1], 0)
     self.assertTrue(os.listdir(f'{folder}/bitnet_jax/compiled'))
 
   def test_the_user_decides(self):
-    code = 'print(compilation.keep_programs() or "-", jax.config.jax_compilation_cache_dir)'
-    got = self.run_child(code, JAX_COMPILATION_CACHE_DIR='/elsewhere')
+    got = self.run_child(JAX_COMPILATION_CACHE_DIR='/elsewhere')
     self.assertEqual(got, ['-', '/elsewhere'])
 
   def test_a_home_that_cannot_be_written(self):
-    got = self.run_child('print(compilation.keep_programs() or "-")', XDG_CACHE_HOME='/proc/none')
-    self.assertEqual(got, ['-'])
+    self.assertEqual(self.run_child(XDG_CACHE_HOME='/proc/none')[0], '-')
 
 
 if __name__ == '__main__':

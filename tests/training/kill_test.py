@@ -1,9 +1,8 @@
 """Runs that are killed at random, and go on to the bits and examples of one left alone.
 
-`KILLS` sets how many kills; 10 where it is not given, the run of tests/faults takes 100.
+`KILLS` sets how many kills; 4 where it is not given, the run of tests/faults takes 100.
 """
 
-import json
 import os
 import pathlib
 import random
@@ -14,54 +13,11 @@ import time
 
 from absl.testing import absltest
 
-from tests.helpers import faults, train_process
+from tests.helpers import recorded_run, train_process
 from tests.helpers.faults import FOUND
 
 INTERVAL = train_process.SMALL['checkpoint.every_steps']
-KILLS = int(os.environ.get('KILLS', '10'))
-# The training command, which also writes down what each step is fed: the indices of the examples
-# where the data set is resident, a digest of the pixels and labels where it streams in.
-RECORDS_EXAMPLES = """
-import hashlib, json, os, sys
-import jax, numpy as np
-from bitnet_jax.runtime import cli
-from bitnet_jax.data import pipeline
-from bitnet_jax import main
-opened = pipeline.open_training
-
-def open_training(config, source, stop):
-  data = opened(config, source, stop)
-  steps_per_epoch, real = data.num_batches, data.inputs
-
-  def recorded(number):
-    inputs = real(number)
-    if 'order' in inputs:
-      seen = np.asarray(inputs['order'])[:, number % steps_per_epoch].ravel().tolist()
-    else:
-      parts = [np.asarray(inputs[name]).tobytes() for name in ('image', 'label')]
-      seen = hashlib.sha256(b''.join(parts)).hexdigest()
-    with open(os.environ['EXAMPLES'], 'a') as file:
-      file.write(json.dumps([number, seen]) + chr(10))
-    return inputs
-
-  data.inputs = recorded
-  return data
-
-pipeline.open_training = open_training
-cli.run(main.main, ['main', *sys.argv[1:]])
-"""
-
-
-def examples(path):
-  """What each step was fed, by step; every time it was fed, it has to be the same."""
-  fed = {}
-  for line in path.read_text().splitlines():
-    try:
-      number, seen = json.loads(line)
-    except ValueError:
-      continue  # Cut short by a kill.
-    assert fed.setdefault(number, seen) == seen, f'step {number} was fed other examples'
-  return fed
+KILLS = int(os.environ.get('KILLS', '4'))
 
 
 def first_and_last_step(text):
@@ -74,25 +30,7 @@ def first_and_last_step(text):
   return first, int(logged[-1]) if logged else first
 
 
-class RecordedCase(faults.FaultCase):
-  """Runs that write down what each step was fed, in WORKDIR.examples."""
-
-  def recorded(self, workdir, **options):
-    variables = {'EXAMPLES': str(workdir) + '.examples', **options.pop('variables', {})}
-    return self.start(workdir, program=RECORDS_EXAMPLES, variables=variables, **options)
-
-  def fed_reference(self, **fields):
-    workdir = self.folder / f'fed-{len(fields)}'
-    if not workdir.exists():
-      self.ends(self.recorded(workdir, **fields), 0)
-    return workdir
-
-  def assertSameExamples(self, workdir, reference):
-    pair = [examples(pathlib.Path(f'{path}.examples')) for path in (workdir, reference)]
-    self.assertEqual(*pair)
-
-
-class KillTest(RecordedCase):
+class KillTest(recorded_run.RecordedCase):
   def lost_steps(self, run, reached):
     """Steps that this run took again, at most one interval and those of the save under way.
 
@@ -111,7 +49,7 @@ class KillTest(RecordedCase):
 
   def test_random_kills(self):
     """Each run is killed again and again, at a random time after its start, until it is done."""
-    reference = self.fed_reference()
+    reference = self.recorded_reference()
     numbers = random.Random(KILLS)
     killed, runs, longest, most_lost = 0, 0, 0.0, 0
     while killed < KILLS:

@@ -18,7 +18,7 @@ def make_run(config, plan, **attributes):
 
 
 class LoopTest(absltest.TestCase):
-  def test_processes_that_do_not_save_wait_as_the_one_that_does(self):
+  def test_processes_wait_for_the_one_that_saves(self):
     run = make_run(fields.default_config(), Plan(10, 20))
     self.assertEqual(loop.evaluate_and_save(run, 3, None), {})
     run.job.control.report.assert_called_with(watchdog.SAVING)

@@ -125,7 +125,7 @@ class OptimizerTest(parameterized.TestCase):
     self.assert_equal_history(*self.run_both(**options))
 
   @parameterized.product(nesterov=(True, False), resets=((2,), (2, 4), (0, 3)))
-  def test_buffer_is_cleared_before_the_steps_of_the_drops(self, nesterov, resets):
+  def test_buffer_is_cleared_before_drops(self, nesterov, resets):
     options = {'nesterov': nesterov, 'momentum': 0.9, 'weight_decay': 5e-4}
     got, want = self.run_both(resets=resets, **options)
     self.assert_equal_history(got, want)

@@ -73,7 +73,7 @@ class RecorderTest(parameterized.TestCase):
     made.drain()
     self.assertEqual(made.diverged, (7, 2.0))
 
-  def test_run_that_ends_with_a_loss_that_is_too_large_has_diverged(self):
+  def test_run_that_ends_with_a_large_loss_has_diverged(self):
     for step, want in ((19, None), (20, (20, 2.0))):
       made, _ = self.record(())
       large = report(step)

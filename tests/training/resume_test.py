@@ -49,7 +49,7 @@ class ConfigTest(parameterized.TestCase):
     ('model.batch_norm_epsilon', 1e-3),
     ('model.conv_init', 'fan_in'),
   )
-  def test_network_is_not_even_changed_where_that_is_allowed(self, name, value):
+  def test_network_change_is_never_allowed(self, name, value):
     """Shapes that agree are no sign of the same function."""
     with self.assertRaisesRegex(errors.CheckpointError, f'config.{name}={value}: .* a new --workd'):
       self.check(name, value, allowed=[name])
@@ -57,7 +57,7 @@ class ConfigTest(parameterized.TestCase):
   def test_kernels_are_no_part_of_the_network(self):
     self.check('model.kernels', 'xla')
 
-  def test_field_that_the_checkpoint_lacks_had_its_default(self):
+  def test_field_absent_from_checkpoint_had_its_default(self):
     saved = fields.default_config().to_dict()
     del saved['augment']['jitter']
     config = fields.default_config()
@@ -134,7 +134,7 @@ class EnvironmentTest(absltest.TestCase):
       order = 'the same examples in the same order, but the bits may differ'
       self.assertEqual(line, f'bitnet_jax: warning: {text}: {order}')
 
-  def test_other_random_numbers_are_another_augmentation(self):
+  def test_other_random_numbers_augment_otherwise(self):
     now = dict.fromkeys(resume.ENVIRONMENT, 1) | run_info.environment()
     with jax.default_prng_impl('rbg'), jax.threefry_partitionable(False):
       other = {**now, **run_info.environment()}

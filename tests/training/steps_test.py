@@ -182,7 +182,7 @@ class TrainStepTest(parameterized.TestCase):
     losses = [r['epoch']['loss'] / r['epoch']['count'] for r in reports[1::2]]
     self.assertLess(losses[-1], losses[0] / 3)
 
-  def test_diverging_counts_steps_in_a_row_and_a_loss_that_is_no_number_at_once(self):
+  def test_divergence_is_steps_in_a_row_or_a_nan(self):
     """Guessing one of six costs ln(6) = 1.79: above 17.9 the loss is too large."""
     large, count = 10 * np.log(6), 0
     counts = []

@@ -59,7 +59,7 @@ class StreamRunTest(train_process.TrainCase):
       time.sleep(0.1)
     self.assertEqual(left, [])
 
-  def test_killed_run_goes_on_with_another_number_of_workers(self):
+  def test_killed_run_goes_on_with_other_workers(self):
     workdir = self.folder / 'killed'
     process, workers = self.start(workdir)
     process.send_signal(signal.SIGKILL)

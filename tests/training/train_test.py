@@ -3,44 +3,21 @@
 import json
 import shutil
 import subprocess
-import sys
 
 import numpy as np
 from absl.testing import absltest
 
 from bitnet_jax.data.batches import order
 from tests.helpers import train_process
+from tests.helpers.recorded_run import examples
 from tests.helpers.train_process import TIMEOUT, command, environment, rows
-from tests.training import kill_test
-
-# Ends a run with an error of its data at the first chance after the save of step 10 began.
-ENDS_AFTER_SAVE = """
-import sys
-from bitnet_jax.runtime import cli
-from bitnet_jax import errors
-from bitnet_jax.training import loop
-from bitnet_jax import main
-settle = loop.evaluate_and_save
-def settle_and_end(run, step, state):
-  settle(run, step, state)
-  if step == 10:
-    raise errors.DataError('image', 'x', 'broken', 'mend it')
-loop.evaluate_and_save = settle_and_end
-cli.run(main.main, ['main', *sys.argv[1:]])
-"""
-MAIN = """
-import sys
-from bitnet_jax.runtime import cli
-from bitnet_jax import main
-cli.run(main.main, ['main', *sys.argv[1:]])
-"""
 
 
 class TrainTest(train_process.TrainCase):
-  def run_program(self, workdir, program, *flags, devices=1, variables=None, **fields):
-    """A run that the `program` starts; `flags` are given to the training command as they are."""
+  def run_program(self, workdir, *flags, program='', devices=1, variables=None, **fields):
+    """A run of the training command or of a program; `flags` are given to it as they are."""
     return subprocess.run(
-      [sys.executable, '-c', program, *command(workdir, self.data_dir, fields)[3:], *flags],
+      [*command(workdir, self.data_dir, fields, program), *flags],
       env={**environment(devices), **(variables or {})},
       cwd=self.folder,
       capture_output=True,
@@ -73,7 +50,7 @@ class TrainTest(train_process.TrainCase):
       for secret in ('SECRET_TOKEN', train_process.CANARY, str(train_process.ROOT)):
         self.assertNotIn(secret.encode(), content, text)
 
-  def test_metrics_of_an_epoch_are_the_means_of_its_steps(self):
+  def test_epoch_metrics_are_the_means_of_its_steps(self):
     for epoch in rows(self.whole, 'epoch'):
       steps = [
         row
@@ -99,16 +76,15 @@ class TrainTest(train_process.TrainCase):
     result = json.loads((workdir / 'result.json').read_text())
     self.assertEqual(result['count'], 360)
 
-  def test_finished_run_is_left_as_it_is_and_a_changed_one_refused(self):
+  def test_finished_run_stays_and_a_change_is_refused(self):
     before = (self.whole / 'result.json').read_text(), rows(self.whole)
     done = self.run_main(self.whole)
     self.assertIn('resumed from step 66', done.stdout)
     self.assertEqual((self.whole / 'result.json').read_text(), before[0])
     self.assertEqual(rows(self.whole), before[1])
     config = (self.whole / 'config.json').read_text()
-    for name, value, old in (('model.width', 2, 1), ('seed', 5, 0)):
-      line = f'config.{name}={value}: the checkpoint of step 66 was trained with {old}; restore'
-      self.fails(self.whole, 4, line, **{name: value})
+    line = 'config.model.width=2: the checkpoint of step 66 was trained with 1; restore'
+    self.fails(self.whole, 4, line, **{'model.width': 2})
     line = 'config.num_epochs=1.0: the run has taken 66 steps already, these are 22; use 3 or more'
     self.fails(self.whole, 2, line, num_epochs=1)
     self.assertEqual((self.whole / 'config.json').read_text(), config)
@@ -124,13 +100,13 @@ class TrainTest(train_process.TrainCase):
     last = rows(workdir, 'train')[-1]['step']
     self.assertLess(max(saved, default=0), last)
 
-  def test_change_that_was_allowed_and_one_that_overflows(self):
+  def test_allowed_change_and_one_that_overflows(self):
     """Goes on from the finished run with another rate, then with one that makes the loss a NaN."""
     workdir = self.folder / 'changed'
     shutil.copytree(self.whole, workdir)
     rate, seed = '--allow_config_change=optim.learning_rate', '--allow_config_change=config.seed'
     fields = {'optim.learning_rate': 0.05, 'seed': 3, 'num_epochs': 4}
-    changed = self.run_program(workdir, MAIN, rate, seed, **fields)
+    changed = self.run_program(workdir, rate, seed, **fields)
     self.assertEqual(changed.returncode, 0, changed.stderr[-2000:])
     self.assertIn('resumed from step 66, ', changed.stdout)
     after = rows(workdir, 'train')
@@ -142,23 +118,23 @@ class TrainTest(train_process.TrainCase):
     saved = sorted(path.name for path in (workdir / 'checkpoints').iterdir())
     fields = {'optim.learning_rate': 1e6, 'optim.weight_decay': 1.0, 'num_epochs': 9}
     decay = '--allow_config_change=optim.weight_decay'
-    ended = self.run_program(workdir, MAIN, rate, seed, decay, **fields)
+    ended = self.run_program(workdir, rate, seed, decay, **fields)
     self.assertEqual(ended.returncode, 5, ended.stderr[-2000:])
     line = 'error: loss=nan: diverged at step [0-9]+; last good checkpoint: 88; lower config.optim.'
     self.assertRegex(ended.stderr, line)
     self.assertEqual(sorted(path.name for path in (workdir / 'checkpoints').iterdir()), saved)
     self.assertEqual(int(self.state(workdir)['step']), 88)
 
-  def test_other_numbers_of_devices_go_on_with_the_same_examples(self):
+  def test_other_device_counts_see_the_same_examples(self):
     """The finished run, of one device, is made longer on two, four and one again."""
-    workdir, fed, last = self.folder / 'devices', self.folder / 'devices.examples', 66
+    workdir, recorded, last = self.folder / 'devices', self.folder / 'devices.examples', 66
     shutil.copytree(self.whole, workdir)
     for before, devices in ((1, 2), (2, 4), (4, 1)):
       run = self.run_program(
         workdir,
-        kill_test.RECORDS_EXAMPLES,
+        program='records_examples',
         devices=devices,
-        variables={'EXAMPLES': str(fed)},
+        variables={'EXAMPLES': str(recorded)},
         num_epochs=(last + 3) / 22,
       )
       self.assertEqual(run.returncode, 0, run.stderr[-2000:])
@@ -166,7 +142,7 @@ class TrainTest(train_process.TrainCase):
       line = f'warning: num_devices was {before}, is {devices}: the same examples in the same order'
       self.assertRegex(run.stderr, f'{line}, but the bits may differ')
       last += 3
-    seen = kill_test.examples(fed)
+    seen = examples(recorded)
     self.assertEqual(list(seen), list(range(66, last)))
     for step in seen:
       epoch, batch = divmod(step, 22)
@@ -174,9 +150,9 @@ class TrainTest(train_process.TrainCase):
       self.assertEqual(seen[step], want.tolist(), step)
     self.assertEqual([row['step'] for row in rows(workdir, 'train')], list(range(1, last + 1)))
 
-  def test_save_under_way_is_finished_whatever_ends_the_run(self):
+  def test_save_under_way_is_finished_at_any_end(self):
     workdir = self.folder / 'ended'
-    ended = self.run_program(workdir, ENDS_AFTER_SAVE)
+    ended = self.run_program(workdir, program='ends_after_save')
     self.assertEqual(ended.returncode, 3, ended.stderr[-2000:])
     self.assertIn('bitnet_jax: error: image=x: broken; mend it', ended.stderr)
     self.assertTrue((workdir / 'manifests' / '10.json').exists())

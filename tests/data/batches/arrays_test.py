@@ -52,7 +52,7 @@ class LoadArraysTest(parameterized.TestCase):
     self.assertEqual((loaded.image.dtype, loaded.label.dtype), (np.uint8, np.int32))
     self.assertEqual(loaded.class_names, ('a', 'b'))
 
-  def test_fingerprint_is_of_the_contents_where_the_source_leaves_them_out(self):
+  def test_fingerprint_adds_contents_the_source_omits(self):
     source, pixels = random_source(300)
     self.assertEqual(arrays.load_arrays(source, source.image_size).fingerprint, 'f')
     source.hashed = False

@@ -43,7 +43,7 @@ class TrainingOrderTest(parameterized.TestCase):
         np.testing.assert_array_equal(cut[device, step], part)
 
   @parameterized.parameters(1, 2, 4, 8)
-  def test_batches_hold_the_same_examples_on_any_number_of_devices(self, devices):
+  def test_batches_are_the_same_on_any_devices(self, devices):
     order = np.random.default_rng(1).permutation(300)
     index, label, mask = fetch_all(make_set(300), resident.training_order(order, 32, devices))
     np.testing.assert_array_equal(index.reshape(-1), order[: 9 * 32])

@@ -2,8 +2,6 @@
 
 import io
 import pathlib
-import subprocess
-import sys
 import tempfile
 
 import numpy as np
@@ -13,16 +11,7 @@ from PIL import Image
 from bitnet_jax import errors
 from bitnet_jax.data.datasets import folder_builder, prepared, sources
 from bitnet_jax.data.images import decode
-
-_PLAIN = """
-import sys
-import tensorflow_datasets as tfds
-for split in ('train', 'val'):
-  for e in tfds.data_source('my_pets', split=split, data_dir=sys.argv[1], download=False):
-    print(split, e['file_name'].decode(), int(e['label']), e['image'].shape,
-          (e['image'].mean(axis=(0, 1)) / 10).round().astype(int).tolist())
-print([m for m in sys.modules if m.split('.')[0] in ('tensorflow', 'bitnet_jax')])
-"""
+from tests.helpers.processes import outside_environment, run_program
 
 
 def encode(image, kind='JPEG', **options):
@@ -55,13 +44,9 @@ class FolderBuilderTest(parameterized.TestCase):
   def test_reads_as_plain_tfds(self):
     path = prepared.prepare(str(self.root), self.data_dir)
     self.assertEqual(path, f'{self.data_dir}/my_pets/1.0.0')
-    done = subprocess.run(
-      [sys.executable, '-c', _PLAIN, self.data_dir],
-      cwd=self.data_dir,
-      capture_output=True,
-      text=True,
-      check=False,
-    )
+    # A program of somebody else, which must never see this package.
+    env = outside_environment()
+    done = run_program('plain_tfds_folder', self.data_dir, cwd=self.data_dir, env=env)
     self.assertEqual(done.returncode, 0, done.stderr)
     *lines, modules = done.stdout.splitlines()
     self.assertEqual(modules, '[]')

@@ -139,7 +139,7 @@ class FolderTest(parameterized.TestCase):
         [path.split('/')[1] for path in part.paths],
       )
 
-  def test_a_slice_holds_all_classes_and_is_the_same_everywhere(self):
+  def test_slice_has_all_classes_and_is_reproducible(self):
     self.many()
     tenth = folder.list_images(str(self.root), 'train[:10%]')
     shares = [tenth.labels.count(label) for label in range(3)]

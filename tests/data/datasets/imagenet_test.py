@@ -5,8 +5,6 @@ import io
 import json
 import os
 import pathlib
-import subprocess
-import sys
 import tarfile
 import tempfile
 from unittest import mock
@@ -19,28 +17,10 @@ from tensorflow_datasets.core.download import checksums
 from bitnet_jax import errors
 from bitnet_jax.data.datasets import imagenet, prepared, shard_manifest, sources
 from bitnet_jax.data.images import decode
+from tests.helpers.processes import outside_environment, run_program
 
 _CLASSES = ('n01440764', 'n01443537', 'n15075141')
 _RED = (200, 30, 60)
-
-# What somebody else's program does; it must never see this package.
-_PLAIN = """
-import hashlib, json, sys
-import tensorflow_datasets as tfds
-found = {}
-for split in ('train', 'validation'):
-  source = tfds.data_source('imagenet2012', split=split, data_dir=sys.argv[1], download=False)
-  raw = tfds.data_source('imagenet2012', split=split, data_dir=sys.argv[1], download=False,
-                         decoders={'image': tfds.decode.SkipDecoding()})
-  for e, r in zip(source, raw):
-    assert e['image'].dtype == 'uint8' and e['image'].shape[2] == 3
-    found[e['file_name'].decode()] = [
-      int(e['label']), e['image'].shape, e['image'].mean(axis=(0, 1)).tolist(),
-      hashlib.sha256(r['image']).hexdigest()]
-found['names'] = tfds.builder('imagenet2012', data_dir=sys.argv[1]).info.features['label'].names
-found['modules'] = [m for m in sys.modules if m.split('.')[0] in ('tensorflow', 'bitnet_jax')]
-print(json.dumps(found))
-"""
 
 
 def encode(image, kind='JPEG', **options):
@@ -109,13 +89,9 @@ class PrepareTest(ImagenetTestCase):
   def test_reads_as_plain_tfds(self):
     self.write()
     self.assertEqual(self.prepare(), os.path.join(self.data_dir, 'imagenet2012', '5.1.0'))
-    done = subprocess.run(
-      [sys.executable, '-c', _PLAIN, self.data_dir],
-      cwd=self.archive_dir,  # Not where this package could be imported by accident.
-      capture_output=True,
-      text=True,
-      check=False,
-    )
+    # A program of somebody else, which must never see this package.
+    env = outside_environment()
+    done = run_program('plain_tfds_imagenet', self.data_dir, cwd=self.archive_dir, env=env)
     self.assertEqual(done.returncode, 0, done.stderr)
     found = json.loads(done.stdout)
     self.assertEqual(found.pop('modules'), [])

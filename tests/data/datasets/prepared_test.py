@@ -7,8 +7,6 @@ import io
 import json
 import os
 import pathlib
-import subprocess
-import sys
 import tarfile
 import tempfile
 import threading
@@ -21,6 +19,7 @@ from tensorflow_datasets.core.download import checksums
 from bitnet_jax import errors
 from bitnet_jax.data.batches import arrays
 from bitnet_jax.data.datasets import archives, builders, prepared, sources
+from tests.helpers.processes import outside_environment, run_program
 
 _NAMES = {
   'cifar10': [
@@ -38,25 +37,6 @@ _NAMES = {
   'cifar100': [f'fine{i}' for i in range(100)],
 }
 _COARSE = [f'coarse{i}' for i in range(20)]
-
-# What somebody else's program does; it must never see this package.
-_PLAIN = """
-import hashlib, json, sys
-import tensorflow_datasets as tfds
-from tests.helpers.paths import ROOT
-name, data_dir = sys.argv[1:]
-found = {}
-for split in ('train', 'test'):
-  for e in tfds.data_source(name, split=split, data_dir=data_dir, download=False):
-    assert e['image'].shape == (32, 32, 3) and e['image'].dtype == 'uint8'
-    found[e['id'].decode()] = [
-      hashlib.sha256(e['image'].tobytes()).hexdigest(), int(e['label']),
-      int(e.get('coarse_label', -1)), sorted(e)]
-info = tfds.builder(name, data_dir=data_dir).info
-found['names'] = info.features['label'].names
-found['modules'] = [m for m in sys.modules if m.split('.')[0] in ('tensorflow', 'bitnet_jax')]
-print(json.dumps(found))
-"""
 
 
 def records(name, count, seed):
@@ -121,13 +101,9 @@ class PreparedTest(CifarTestCase):
     self.write(name)
     path = self.prepare(name)
     self.assertEqual(path, os.path.join(self.data_dir, name, '3.0.2'))
-    done = subprocess.run(
-      [sys.executable, '-c', _PLAIN, name, self.data_dir],
-      cwd=self.archive_dir,  # Not where this package could be imported by accident.
-      capture_output=True,
-      text=True,
-      check=False,
-    )
+    # A program of somebody else, which must never see this package.
+    env = outside_environment()
+    done = run_program('plain_tfds_cifar', name, self.data_dir, cwd=self.archive_dir, env=env)
     self.assertEqual(done.returncode, 0, done.stderr)
     found = json.loads(done.stdout)
     self.assertEqual(found.pop('modules'), [])
@@ -196,7 +172,7 @@ class PreparedTest(CifarTestCase):
     with self.assertRaisesRegex(errors.DataError, f'expected {checksum}, got'):
       self.prepare(name)
 
-  def test_archive_without_a_published_checksum_is_refused(self):
+  def test_archive_without_published_checksum(self):
     self.write('cifar10')
     with (
       mock.patch.object(builders.Cifar10, 'url_infos', {}),
@@ -255,7 +231,7 @@ class PreparedTest(CifarTestCase):
     self.assertLen(sources.open_source('cifar10', 'train', self.data_dir), 20)
     self.assertEqual((left.parent.exists(), other.exists()), (False, True))
 
-  def test_foreign_files_in_its_place(self):
+  def test_other_files_in_its_place(self):
     self.write('cifar10')
     pathlib.Path(self.data_dir, 'cifar10/3.0.2').mkdir(parents=True)
     with self.assertRaisesRegex(errors.DataError, 'data_dir=.*3.0.2: holds something other'):

@@ -13,6 +13,7 @@ from PIL import Image
 
 from bitnet_jax import errors
 from bitnet_jax.data.datasets import prepared, shard_manifest, sources
+from bitnet_jax.runtime import files
 
 
 class ShardsTest(parameterized.TestCase):
@@ -39,7 +40,7 @@ class ShardsTest(parameterized.TestCase):
     self.assertLen(content['files'], 4)
     entry = content['files'][self.shard.name]
     self.assertEqual(entry['bytes'], self.shard.stat().st_size)
-    self.assertEqual(entry['sha256'], shard_manifest.sha256(self.shard))
+    self.assertEqual(entry['sha256'], files.sha256(self.shard))
 
   def test_flipped_bit_is_found_when_asked_for(self):
     content = bytearray(self.shard.read_bytes())
@@ -106,7 +107,7 @@ class ShardsTest(parameterized.TestCase):
     with self.assertRaisesRegex(errors.DataError, 'manifest=.*cannot be read .*; delete it and'):
       self.open()
 
-  def test_missing_manifest_is_written_by_preparing_again(self):
+  def test_preparing_again_writes_a_missing_manifest(self):
     before = (self.path / shard_manifest.NAME).read_text()
     (self.path / shard_manifest.NAME).unlink()
     with self.assertRaisesRegex(errors.DataError, 'manifest=.*no such file; run python -m'):
@@ -161,13 +162,13 @@ class DescriptionsTest(parameterized.TestCase):
     with self.assertRaisesRegex(errors.DataError, 'coarse.labels.txt: is not in the manifest'):
       self.open()
 
-  def test_manifest_of_the_first_version_is_taken_for_the_same_data(self):
+  def test_first_versions_manifest_is_the_same_data(self):
     self.assertTrue(shard_manifest.describes(shard_manifest.read(str(self.path))))
     before = self.open().fingerprint
     self.make_older()
     self.assertFalse(shard_manifest.describes(shard_manifest.read(str(self.path))))
     self.assertEqual(self.open().fingerprint, before)
-    self.assertEqual(before, shard_manifest.sha256(self.listed))  # What that version recorded.
+    self.assertEqual(before, files.sha256(self.listed))  # What that version recorded.
 
 
 if __name__ == '__main__':

@@ -5,8 +5,6 @@ import os
 import pathlib
 import pickle
 import shutil
-import subprocess
-import sys
 import tempfile
 
 from absl.testing import absltest, parameterized
@@ -14,42 +12,7 @@ from absl.testing import absltest, parameterized
 from bitnet_jax import errors
 from bitnet_jax.data.batches import arrays
 from bitnet_jax.data.datasets import prepared, sources
-from tests.helpers.paths import ROOT
-
-_NO_NETWORK = """
-import socket, sys, time
-
-def refuse(*unused, **also_unused):
-  raise AssertionError('touched the network')
-
-socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
-socket.socket.__init__ = refuse
-from bitnet_jax import errors
-from bitnet_jax.data.datasets import sources
-start = time.monotonic()
-try:
-  sources.open_source(sys.argv[1], 'train', sys.argv[2])
-except errors.DataError as error:
-  print(error)
-print(time.monotonic() - start)
-print([name for name in sys.modules if name.split('.')[0] == 'tensorflow'])
-"""
-
-_EVERY_PATH = """
-import sys
-from PIL import Image
-from bitnet_jax.data.batches import arrays
-from bitnet_jax.data.batches import order
-from bitnet_jax.data.datasets import prepared
-from bitnet_jax.data.datasets import sources
-data_dir, root = sys.argv[1:]
-prepared.prepare('digits', data_dir)
-Image.new('RGB', (9, 7)).save(root + '/x.png')
-for source in (sources.open_source('digits', 'test[:5]', data_dir),
-               sources.open_source('folder', 'train', root + '/../..')):
-  print(arrays.load_arrays(source, 6).image.shape, order.epoch_order(0, 0, 3).shape)
-print([name for name in sys.modules if name.split('.')[0] == 'tensorflow'])
-"""
+from tests.helpers.processes import run_program
 
 
 class TfdsSourceTest(parameterized.TestCase):
@@ -137,24 +100,19 @@ class TfdsSourceTest(parameterized.TestCase):
 
 
 class UnpreparedTest(parameterized.TestCase):
-  @parameterized.parameters('digits', 'cifar10', 'cifar100', 'imagenet2012')
-  def test_fails_fast_without_network_or_tensorflow(self, name):
+  def test_fails_fast_without_network_or_tensorflow(self):
+    names = ('digits', 'cifar10', 'cifar100', 'imagenet2012')
     with tempfile.TemporaryDirectory() as empty:
-      done = subprocess.run(
-        [sys.executable, '-c', _NO_NETWORK, name, empty],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-      )
+      done = run_program('opens_without_network', empty, *names)
       self.assertEqual(done.stderr, '')
-      line, seconds, tensorflow = done.stdout.splitlines()
-      self.assertEqual(
-        line,
-        f'config.data.dir={empty}: {name!r} is not prepared; '
-        f'run python -m bitnet_jax.prepare --dataset={name} --data_dir={empty}',
-      )
-      self.assertLess(float(seconds), 2)
+      *lines, tensorflow = done.stdout.splitlines()
+      for name, line, seconds in zip(names, lines[::2], lines[1::2], strict=True):
+        self.assertEqual(
+          line,
+          f'config.data.dir={empty}: {name!r} is not prepared; '
+          f'run python -m bitnet_jax.prepare --dataset={name} --data_dir={empty}',
+        )
+        self.assertLess(float(seconds), 2)
       self.assertEqual(tensorflow, '[]')
       self.assertEmpty(os.listdir(empty))
 
@@ -164,13 +122,7 @@ class TensorFlowTest(absltest.TestCase):
     with tempfile.TemporaryDirectory() as directory:
       root = os.path.join(directory, 'folder', 'train', 'a')
       os.makedirs(root)
-      done = subprocess.run(
-        [sys.executable, '-c', _EVERY_PATH, directory, root],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-      )
+      done = run_program('reads_every_source', directory, root)
     self.assertEqual(
       done.stdout.splitlines(), ['(5, 6, 6, 1) (3,)', '(1, 6, 6, 3) (3,)', '[]'], done.stderr
     )

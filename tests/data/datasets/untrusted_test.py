@@ -17,7 +17,7 @@ _FILES = ('features.json', 'dataset_info.json')
 _TFDS = 'tensorflow_datasets.core.features'
 
 
-class ForeignTest(parameterized.TestCase):
+class UntrustedTest(parameterized.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
@@ -41,7 +41,7 @@ class ForeignTest(parameterized.TestCase):
     self.marker = pathlib.Path(self.create_tempfile().full_path)
     self.marker.unlink()
     module = self.directory / 'photos' / 'evil.py'
-    module.write_text(f'import pathlib\npathlib.Path({str(self.marker)!r}).touch()\n')
+    module.write_text(f'import pathlib; pathlib.Path({str(self.marker)!r}).touch()\n')
     self.enterContext(mock.patch.object(sys, 'path', [str(self.directory), *sys.path]))
     self.addCleanup(sys.modules.pop, 'photos.evil', None)
     self.addCleanup(sys.modules.pop, 'photos', None)

@@ -145,7 +145,7 @@ class RandomnessTest(parameterized.TestCase):
     got = devices.map_devices(step)(split, np.full(number, 5, np.int32))
     np.testing.assert_array_equal(np.concatenate(np.asarray(got)), self.whole)
 
-  def test_choices_of_an_example_do_not_depend_on_the_others(self):
+  def test_choices_do_not_depend_on_other_examples(self):
     order = np.random.default_rng(0).permutation(64)
     shuffled = self.augment(self.images[order], keys(5, order))
     np.testing.assert_array_equal(shuffled, self.whole[order])

@@ -88,7 +88,7 @@ class TrainAugmentTest(parameterized.TestCase):
     np.testing.assert_array_equal(same, ~mirrored)
     self.assertBetween(same.sum(), 4, 28)
 
-  def test_an_examples_colors_do_not_depend_on_its_neighbors(self):
+  def test_colors_do_not_depend_on_other_examples(self):
     images = random_images(16)
     transform = augment.make_train_augment(
       mean=MEAN, std=STD, pad=0, pad_mode='zeros', flip=True, jitter=0.4, lighting=0.1

@@ -3,8 +3,6 @@
 import io
 import random
 import struct
-import subprocess
-import sys
 import zlib
 
 import numpy as np
@@ -13,7 +11,7 @@ from PIL import Image
 
 from bitnet_jax import errors
 from bitnet_jax.data.images import decode
-from tests.helpers.paths import ROOT
+from tests.helpers.processes import run_program
 
 
 def encode(image, kind='PNG', **options):
@@ -160,12 +158,8 @@ class DecodeTest(parameterized.TestCase):
       decode.decode(bomb, 3, 'key')
 
   def test_bomb_prints_no_warning(self):
-    code = (
-      'import sys\nfrom bitnet_jax.data.images import decode\n'
-      'decode.decode(sys.stdin.buffer.read(), 3, "key")'
-    )
     bomb = png(10_000, 9_000, 8, 2, [b''])
-    done = subprocess.run([sys.executable, '-c', code], input=bomb, capture_output=True, cwd=ROOT)
+    done = run_program('decodes_stdin', input=bomb, text=False)
     self.assertNotIn(b'Warning', done.stderr)
     self.assertIn(b'more than', done.stderr)
 
