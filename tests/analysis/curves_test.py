@@ -11,6 +11,7 @@ from absl.testing import absltest, parameterized
 from bitnet_jax import errors
 from bitnet_jax.analysis import curves
 from bitnet_jax.analysis.plotting import plots
+from tests.helpers.processes import run_program
 
 _ROWS = [
   {'kind': 'train', 'step': 1, 'epoch': 0.5, 'loss': 2.25, 'error': 0.875, 'learning_rate': 0.1},
@@ -78,7 +79,7 @@ class CurvesTest(parameterized.TestCase):
     fig = curves.draw({'run': curves.curves_of(_ROWS[:2])})
     self.assertEqual(_lines(fig)['run/train_loss'], [(0.5, 2.25), (1, 1.75)])
 
-  def test_later_row_of_an_epoch_counts_and_order_is_by_epoch(self):
+  def test_later_row_counts_and_order_is_by_epoch(self):
     again = [_ROWS[5], _ROWS[3], {**_ROWS[3], 'loss': 9.0}]
     self.assertEqual(curves.select(again, 'eval', 'loss'), ([1.0, 2.0], [9.0, 1.25]))
 
@@ -139,7 +140,7 @@ class CurvesTest(parameterized.TestCase):
     with self.assertRaisesRegex(errors.DataError, 'is empty'):
       curves.read_rows(self._workdir(json.dumps(_ROWS[0]), name='none'))
 
-  def test_command_says_in_one_line_that_metrics_are_missing(self):
+  def test_missing_metrics_are_one_line(self):
     workdir = self._directory()
     command = [sys.executable, '-m', 'bitnet_jax.analysis.curves', '--output=curves.png']
     done = subprocess.run([*command, f'--workdir={workdir}'], capture_output=True, text=True)
@@ -148,17 +149,9 @@ class CurvesTest(parameterized.TestCase):
 
   def test_command_draws_without_jax(self):
     output = self._directory() / 'curves.png'
-    # Runs the module as the command line would, then looks at what was imported.
-    code = (
-      'import runpy, sys\n'
-      f'sys.argv = ["curves", "--workdir={self._workdir()}", "--output={output}"]\n'
-      'try:\n'
-      '  runpy.run_module("bitnet_jax.analysis.curves", run_name="__main__")\n'
-      'except SystemExit as end:\n'
-      '  print(end.code or 0, "jax" in sys.modules)\n'
-    )
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
-    self.assertEqual(done.stdout, f'curves: {output}\n0 False\n')
+    arguments = f'--workdir={self._workdir()}', f'--output={output}'
+    done = run_program('watched_command', 'jax', 'bitnet_jax.analysis.curves', *arguments)
+    self.assertEqual((done.returncode, done.stdout), (0, f'curves: {output}\n[]\n'), done.stderr)
     self.assertTrue(output.exists())
 
 

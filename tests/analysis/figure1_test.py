@@ -62,7 +62,7 @@ class StructureTest(parameterized.TestCase):
 
 
 class FigureTest(absltest.TestCase):
-  def test_bars_are_as_wide_as_the_layers_and_stand_over_what_they_read(self):
+  def test_bars_are_as_wide_as_layers_over_their_input(self):
     conventional, tree = figure1.draw(256, 3).axes
     self.assertEqual(_bars(conventional), {(0, level, 256) for level in range(5)})
     self.assertEqual(

@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex
 from bitnet_jax import errors
 from bitnet_jax.analysis import figure2
 from bitnet_jax.analysis.audit import networks, paper
-from tests.analysis.audit.measured_test import make_run
+from tests.helpers.finished_run import make_run
 from tests.helpers.paths import ROOT
 
 # In place of the real one: no environment is made, and Python says how it was called.
@@ -68,7 +68,7 @@ class FigureTest(parameterized.TestCase):
     titles = [panel.get_title(loc='left') for panel in fig.axes]
     self.assertEqual([title.split(', ')[1] for title in titles], ['cifar10', 'cifar100'])
 
-  def test_the_nine_look_different_and_stand_in_the_papers_order(self):
+  def test_nine_look_different_in_the_papers_order(self):
     for number, (network, *_) in enumerate(reversed(paper.FIGURE2_ROWS)):
       sizes = (network.width, network.tree_depth, network.num_blocks)
       make_run(self.folder, f'run{number}', sizes=sizes, **{'model.name': network.name})
@@ -126,7 +126,7 @@ class ScriptTest(parameterized.TestCase):
     command = [self.checkout / 'launch/figure2.sh', *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=self.checkout.parent)
 
-  def test_trains_the_nine_networks_of_the_paper_each_with_its_config(self):
+  def test_trains_the_nine_networks_with_their_configs(self):
     done = self._run('--output=out', '--data_dir=/data', '--epochs=7')
     self.assertEqual(done.returncode, 0, done.stderr)
     out = f'{self.checkout.parent}/out'

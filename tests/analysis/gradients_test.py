@@ -41,18 +41,19 @@ class GradientsTest(absltest.TestCase):
     cls.variables = jax.device_get(
       jax.jit(lambda: cls.model.init(jax.random.key(0, impl='rbg'), jnp.zeros((1, 8, 8, 3))))()
     )
-    cls.run_ = pretrained.Trained(cls.config, _CLASSES, 0, cls.variables)
+    cls.run_ = pretrained.Trained(cls.config, _CLASSES, 0, cls.variables, (8, 8, 3))
     cls.image, cls.label = _images(20)
 
   def _norms(self, batches, count=20):
     data = mock.Mock(spec=arrays.Arrays, image=self.image[:count], label=self.label[:count])
+    source = mock.Mock(image_size=8)
     with (
-      mock.patch.object(splits, 'open_split') as opened,
-      mock.patch.object(splits, 'load_split', return_value=data) as load,
+      mock.patch.object(splits, 'open_split', return_value=source) as opened,
+      mock.patch.object(arrays, 'load_arrays', return_value=data) as load,
     ):
       found = gradients.layer_norms(self.run_, 'train[:20]', batches)
     opened.assert_called_once_with(self.config, 'train[:20]')
-    load.assert_called_once_with(self.config, opened.return_value)
+    self.assertEqual(load.call_args.args, (source, 8))
     return {norm.name: norm for norm in found}
 
   def test_head_has_the_norm_of_its_closed_form(self):
@@ -71,12 +72,12 @@ class GradientsTest(absltest.TestCase):
     residual = jax.nn.softmax(logits) - jax.nn.one_hot(label, 10)
     np.testing.assert_allclose(found, jnp.linalg.norm(pooled.T @ residual / 8), rtol=1e-4)
 
-  def test_every_kernel_is_there_in_the_order_of_computation(self):
+  def test_kernels_are_in_the_order_of_computation(self):
     names = list(self._norms(1))
     levels = [f'stage{s}_block1/level{k}_conv' for s in (1, 2, 3) for k in (1, 2)]
     self.assertEqual(names, ['stem_conv', *levels, 'head'])
 
-  def test_numbers_count_as_numbers_and_projections_come_last(self):
+  def test_order_is_by_number_with_projections_last(self):
     names = ['head', 'stage1_block10/layer1_conv', 'stage1_block2/projection', 'stem_conv',
              'stage1_block2/layer2_conv', 'stage1_block2/layer1_conv']  # fmt: skip
     self.assertEqual(

@@ -35,7 +35,7 @@ class RegionCountsTest(parameterized.TestCase):
         self.assertLessEqual(linear, activation)
 
   @parameterized.parameters(*region_counts.TREE_DEPTHS)
-  def test_parameters_are_those_of_section_3_3_and_what_it_leaves_out(self, depth):
+  def test_parameters_are_those_of_section_3_3(self, depth):
     def biases(widths):
       return NUM_BLOCKS * sum(widths)
 
@@ -51,7 +51,7 @@ class RegionCountsTest(parameterized.TestCase):
       bounds.tree_parameters(shape) + rest + biases(FEATURES >> k for k in range(depth)),
     )
 
-  def test_figure_shows_means_and_bounds_where_they_are_stated(self):
+  def test_figure_shows_means_and_stated_bounds(self):
     fig = region_figure.draw()
     lines = {line.get_gid(): line for line in fig.axes[1].get_lines() if line.get_gid()}
     means = [sum(seed[0] for seed in COUNTS['bitnet', k]) / 5 for k in region_counts.TREE_DEPTHS]

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from bitnet_jax.analysis import tradeoff
 from bitnet_jax.analysis.audit import measured, paper
 from bitnet_jax.analysis.plotting import labels, plots
-from tests.analysis.audit.measured_test import make_run
+from tests.helpers.finished_run import make_run
 
 
 class PointsTest(parameterized.TestCase):
@@ -20,7 +20,7 @@ class PointsTest(parameterized.TestCase):
       self.assertLen(found, len(built), cell)
       self.assertLen(set(found), len(found))
 
-  def test_quoted_networks_are_there_where_their_size_is_printed(self):
+  def test_quoted_networks_have_a_printed_size(self):
     quoted = [p for p in tradeoff.points('cifar10', 'parameters') if p.family == 'quoted']
     self.assertEqual(
       {(point.label, point.size, point.error) for point in quoted},
@@ -42,7 +42,7 @@ class PointsTest(parameterized.TestCase):
     series = [point.label for point in found if point.series == '12,k,2']
     self.assertEqual(sorted(series), [f'12,{k},2' for k in range(1, 7)])
 
-  def test_measured_errors_stand_beside_the_papers_or_are_told_where_far_above(self):
+  def test_measured_errors_beside_or_beyond_the_papers(self):
     folder = self.enterContext(tempfile.TemporaryDirectory())
     make_run(folder, 'good', correct=9500)
     make_run(folder, 'short', correct=6000, num_epochs=2.0)
@@ -56,7 +56,7 @@ class PointsTest(parameterized.TestCase):
 
 
 class FigureTest(absltest.TestCase):
-  def test_no_label_lies_over_another_or_outside_its_panel(self):
+  def test_labels_neither_overlap_nor_leave_their_panel(self):
     fig = tradeoff.draw()
     canvas = FigureCanvasAgg(fig)
     canvas.draw()

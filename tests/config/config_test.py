@@ -44,7 +44,7 @@ class DefaultsTest(absltest.TestCase):
     self.assertTrue(config.optim.nesterov)
     self.assertEqual((config.augment.pad, config.augment.pad_mode), (4, 'zeros'))
 
-  def test_no_field_is_none_and_every_field_is_described(self):
+  def test_every_field_has_a_default_and_a_description(self):
     for field in fields.FIELDS:
       self.assertIsNotNone(field.default, field.name)
       self.assertGreater(len(field.doc), 3, field.name)

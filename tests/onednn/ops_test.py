@@ -3,8 +3,6 @@
 import concurrent.futures
 import functools
 import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +14,7 @@ from bitnet_jax import onednn
 from bitnet_jax.analysis.audit import counts
 from bitnet_jax.models import build, create_model, norm
 from bitnet_jax.onednn import custom_call, ops
+from tests.helpers.processes import environment, run_program
 
 TOLERANCE = {'float32': 1e-5, 'bfloat16': 2e-2}
 
@@ -182,38 +181,19 @@ class OnednnOpsTest(parameterized.TestCase):
     with self.assertRaisesRegex(Exception, 'not enough values to unpack'):
       jax.block_until_ready(run(jnp.zeros(1)))
 
-  @parameterized.parameters('', 'del y')
-  def test_a_process_ends_that_did_not_wait_for_its_results(self, drop):
-    code = (
-      'import jax, jax.numpy as jnp\n'
-      'from bitnet_jax.onednn import ops\n'
-      'x, kernel = jnp.ones((32, 32, 32, 32)), jnp.ones((3, 3, 32, 32))\n'
-      'def run(x):\n'
-      '  for _ in range(20): x = ops.conv(x, kernel, 1)\n'
-      '  return x\n'
-      'run = jax.jit(run)\n'
-      'jax.block_until_ready(run(x))\n'
-      f'y = run(x)\n{drop}'
-    )
-    subprocess.run([sys.executable, '-c', code], check=True, timeout=120)
+  @parameterized.parameters((), ('drop',))
+  def test_a_process_may_end_before_its_results(self, *arguments):
+    run_program('onednn_unawaited', *arguments, check=True)
 
   def test_a_compiled_program_works_in_another_process(self):
     folder = self.create_tempdir().full_path
-    code = (
-      'import jax, jax.numpy as jnp\n'
-      'from bitnet_jax.onednn import ops\n'
-      'run = jax.jit(lambda x, k: ops.conv(x, k, 1).sum())\n'
-      'print(float(run(jnp.ones((1, 4, 4, 8)), jnp.ones((3, 3, 8, 8)))))'
-    )
-    environment = {
-      **os.environ,
+    variables = {
       'JAX_COMPILATION_CACHE_DIR': folder,
       'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
       'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '0',
     }
-    command = [sys.executable, '-c', code]
     for _ in range(2):
-      out = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+      out = run_program('onednn_sum', env=environment(**variables), check=True)
       self.assertEqual(float(out.stdout), 8 * 8 * 100)
       files = sorted(os.listdir(folder))
     self.assertTrue([name for name in files if 'cache' in name])
@@ -232,19 +212,7 @@ class ChoiceTest(parameterized.TestCase):
     self.assertEqual(build.choose_kernels(asked, dtype).name, want)
 
   def test_without_the_package(self):
-    code = (
-      'import importlib.metadata as metadata\n'
-      'real = metadata.files\n'
-      'def files(name):\n'
-      '  if name == "onednn-cpu-gomp": raise metadata.PackageNotFoundError(name)\n'
-      '  return real(name)\n'
-      'metadata.files = files\n'
-      'from bitnet_jax.models import build\n'
-      'print(build.choose_kernels("auto", "float32").name)\n'
-      'try: build.choose_kernels("onednn", "float32")\n'
-      'except Exception as error: print(error)\n'
-    )
-    out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    out = run_program('onednn_absent', check=True)
     first, second = out.stdout.splitlines()
     self.assertEqual(first, 'xla')
     self.assertIn('config.model.kernels=onednn: onednn-cpu-gomp is not installed; use auto', second)

@@ -16,7 +16,7 @@ SEAM = re.compile(r'bitnet_jax\.onednn|:= unavailable\(|return make_kernels\(')
 
 
 class SeamTest(train_process.DataCase):
-  def test_a_copy_without_the_kernels_trains_and_predicts(self):
+  def test_trains_and_predicts_without_the_kernels(self):
     copy = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
     shutil.copytree(ROOT / 'bitnet_jax', copy / 'bitnet_jax')
     shutil.rmtree(copy / 'bitnet_jax' / 'onednn')

@@ -88,7 +88,7 @@ class TraceTest(parameterized.TestCase):
       self.assertEqual(tuple(found), _bitnet_by_hand(*sizes, classes))
 
   @parameterized.parameters('wide_resnet', 'bitnet')
-  def test_larger_head_is_that_of_a_model_with_more_classes(self, name):
+  def test_larger_head_is_that_of_more_classes(self, name):
     model = models.create_model(name, num_classes=100, width=1, tree_depth=2, num_blocks=1)
     images = jnp.zeros((1, 32, 32, 3))
     params = jax.eval_shape(lambda: model.init(jax.random.key(0), images))['params']
@@ -96,7 +96,7 @@ class TraceTest(parameterized.TestCase):
     network = Network(name, 1, 2, 1)
     self.assertEqual(counts.count(network, 'parameters', Convention(100)), built)
 
-  def test_larger_projections_have_nine_times_the_weights_and_the_cost(self):
+  def test_larger_projections_cost_nine_times_as_much(self):
     network = networks.wide_resnet(2, 2, 1)
     plain, wide = counts.trace(network), counts.trace(network, 3)
     # Projections 16 -> 32 at 32x32, 32 -> 64 at 16x16, 64 -> 128 at 8x8.
@@ -107,7 +107,7 @@ class TraceTest(parameterized.TestCase):
     rest = {'parameters': 0, 'convolutions': 0}
     self.assertEqual(wide._replace(**rest), plain._replace(**rest))
 
-  def test_batch_norm_is_counted_apart_from_the_bias_of_the_head(self):
+  def test_batch_norm_is_counted_apart_from_head_bias(self):
     found = counts.trace(networks.bitnet(1, 1, 1))
     self.assertEqual(found.batch_norm, 2 * (16 + 16 + 32 + 64))
     self.assertEqual(found.head_per_class, 64 + 1)

@@ -9,7 +9,7 @@ from absl.testing import absltest
 
 from bitnet_jax import audit as command
 from bitnet_jax.analysis.audit import formats, measured, tables
-from tests.analysis.audit.measured_test import make_run
+from tests.helpers.finished_run import make_run
 
 
 class FormatsTest(absltest.TestCase):
@@ -76,7 +76,7 @@ class FormatsTest(absltest.TestCase):
       self.assertNotEqual(line[end - 1], ' ', line)
       self.assertEqual(line[end : end + 2], '  ', line)
 
-  def test_markdown_rows_have_as_many_cells_as_their_head(self):
+  def test_markdown_rows_have_as_many_cells_as_heads(self):
     lines = formats.as_markdown(self.audit).splitlines()
     tables_ = [line for line in lines if line.startswith('|')]
     width = 0

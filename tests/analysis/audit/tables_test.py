@@ -46,7 +46,7 @@ class AuditTest(parameterized.TestCase):
     )
 
   @parameterized.parameters('4,2,6', '10,2,2', '10,2,3', '12,2,4')
-  def test_baselines_cost_appears_with_larger_projections_alone_and_their_size_without(self, sizes):
+  def test_baselines_cost_needs_larger_projections(self, sizes):
     row = self.rows[f'table2/wide_resnet-{sizes}']
     for quantity, kernel in (('parameters', 1), ('multiply_adds', 3)):
       appears = [
@@ -68,7 +68,7 @@ class AuditTest(parameterized.TestCase):
       self.assertEqual(row['sentence'], '')
 
   @parameterized.parameters('resnet18b', 'resnet34b')
-  def test_residual_networks_of_table_4_appear_with_larger_projections(self, name):
+  def test_table_4_appears_with_larger_projections(self, name):
     figure = self.rows[f'table4/{name}']['parameters']
     self.assertIn('3x3 projections', figure['appears_under'])
     self.assertIn('only with 3x3 projections', figure['sentence'])
@@ -83,14 +83,14 @@ class AuditTest(parameterized.TestCase):
     sentence = self.rows['table4/resnet18b-x1.5']['parameters']['sentence']
     self.assertIn("It is the width 1.5; the label's 2 would have 45.6 M.", sentence)
 
-  def test_a_figure_that_no_convention_gives_is_said_to_be_none(self):
+  def test_figure_that_no_convention_gives_is_none(self):
     row = paper.dataclasses.replace(paper.ROWS[8], parameters='9.9')
     figure = tables.audit_row(row, [])['parameters']
     self.assertIsNone(figure['appears_under'])
     self.assertIn('9.9 M appears under no convention; the nearest', figure['sentence'])
     self.assertIn('(100 classes, with batch norm, 3x3 projections)', figure['sentence'])
 
-  def test_depth_is_the_printed_one_wherever_there_is_one(self):
+  def test_depth_is_the_printed_one(self):
     for row in self.audit['rows']:
       if row['network'] and row['depth']['paper']:
         self.assertEqual(row['depth']['ours'], row['depth']['paper'], row['key'])

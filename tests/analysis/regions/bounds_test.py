@@ -81,7 +81,7 @@ class NetworkTest(parameterized.TestCase):
     self.assertEqual(patterns.shape, (50, neurons))
     self.assertBetween(patterns.mean(), 0.2, 0.8)
 
-  def test_neurons_that_nothing_active_reads_are_not_live(self):
+  def test_neurons_that_nothing_active_reads_are_dead(self):
     network = relu_network.from_params(_draw(Shape(8, 2, 1, 2), tree=True))
     # Neurons 0 to 3 of level 1 go to the output, 4 to 7 to level 2, whose four are the rest.
     pattern = np.array([1, 1, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0], bool)
@@ -94,7 +94,7 @@ class NetworkTest(parameterized.TestCase):
 
 class SubdivisionTest(parameterized.TestCase):
   @parameterized.parameters(*_NETWORKS)
-  def test_cells_are_the_patterns_that_a_grid_sees_and_cover_the_window(self, tree, seed):
+  def test_cells_are_a_grids_patterns_and_cover_it(self, tree, seed):
     params = _draw(Shape(8, 3, 2, 2), tree=tree, seed=seed)
     network, _, cells = _cells(params)
     patterns = _patterns(cell.pattern for cell in cells)
@@ -142,7 +142,7 @@ class SubdivisionTest(parameterized.TestCase):
 
 class ClosedFormTest(parameterized.TestCase):
   @parameterized.parameters(1, 2, 5, 12)
-  def test_lines_in_general_position_that_all_cross_within(self, neurons):
+  def test_lines_in_general_position(self, neurons):
     angles = np.pi * (np.arange(neurons) + 0.3) / neurons
     lines = [(math.cos(a), math.sin(a), 0.02 * math.cos(7 * a + 1)) for a in angles]
     count = bounds.count_on_plane(_one_layer(lines), *_PLANE)
@@ -214,12 +214,12 @@ class DegenerateTest(parameterized.TestCase):
     # s for t < 0 < s, s - t for 0 < t < s, and 0 elsewhere.
     self.assertEqual(count.linear, 3)
 
-  def test_a_head_that_reads_nothing_has_one_linear_region(self):
+  def test_head_that_reads_nothing_has_one_region(self):
     lines = [(1, 0, 0), (0, 1, 0.5)]
     count = bounds.count_on_plane(_one_layer(lines, head=np.zeros((2, 1))), *_PLANE)
     self.assertEqual((count.activation, count.linear), (4, 1))
 
-  def test_functions_that_are_equal_though_neurons_differ(self):
+  def test_equal_functions_of_different_neurons(self):
     # |s| as a sum, and its negative: the slopes cancel everywhere.
     lines = [(1, 0, 0), (-1, 0, 0), (1, 0, 0), (-1, 0, 0)]
     count = bounds.count_on_plane(_one_layer(lines, head=[[1], [1], [-1], [-1]]), *_PLANE)
@@ -262,7 +262,7 @@ class BoundsTest(parameterized.TestCase):
       self.assertLess(bounds.intermediate_bound(shape), bounds.conventional_bound(shape))
 
   @parameterized.parameters((256, 1), (1024, 4), (64, 2))
-  def test_bounds_grow_up_to_their_peaks_and_fall_beyond(self, features, inputs):
+  def test_bounds_grow_to_their_peaks_then_fall(self, features, inputs):
     for bound, peak in (
       (bounds.tree_bound, bounds.tree_bound_peak(features, inputs)),
       (bounds.intermediate_bound, bounds.intermediate_bound_peak(features, inputs)),
@@ -273,7 +273,7 @@ class BoundsTest(parameterized.TestCase):
         # A parabola in K: it grows from K to K + 1 where their middle is before the peak.
         self.assertEqual(there > here, depth + 0.5 < peak, (bound.__name__, depth))
 
-  def test_networks_too_narrow_for_the_proposition_are_refused(self):
+  def test_networks_too_narrow_for_the_proposition(self):
     bounds.tree_bound(Shape(64, 5, 2, 2))
     with self.assertRaisesRegex(ValueError, 'features=64.*at least 128'):
       bounds.tree_bound(Shape(64, 6, 2, 2))
