@@ -11,8 +11,9 @@ import orbax.checkpoint as ocp
 from absl.testing import absltest, parameterized
 
 from bitnet_jax import errors
-from bitnet_jax.checkpoints import manager, manifest
+from bitnet_jax.checkpoints import manager
 from bitnet_jax.checkpoints.workdir import Claim
+from bitnet_jax.runtime import files
 from tests.helpers.checkpoint_case import CheckpointCase, tree
 from tests.helpers.processes import run_program
 
@@ -98,7 +99,7 @@ class CheckpointTest(CheckpointCase):
 
   def test_each_file_is_hashed_once_at_a_restart(self):
     self.save(1, 2)
-    with mock.patch.object(manifest, '_sha256', wraps=manifest._sha256) as hashed:
+    with mock.patch.object(files, 'sha256', wraps=files.sha256) as hashed:
       checkpoints, _ = self.reopen()
       checkpoints.read_record(2)
       checkpoints.restore(2, tree(0))

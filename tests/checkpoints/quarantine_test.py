@@ -12,6 +12,7 @@ from absl.testing import absltest, parameterized
 
 from bitnet_jax import errors
 from bitnet_jax.checkpoints import manager, manifest
+from bitnet_jax.runtime import files
 from tests.helpers.checkpoint_case import CheckpointCase, tree
 
 
@@ -176,14 +177,14 @@ class QuarantineTest(CheckpointCase):
   @parameterized.parameters(errno.EACCES, errno.EIO, errno.ESTALE)
   def test_storage_that_does_not_answer_harms_no_step(self, number):
     self.save(1, 2)
-    real = pathlib.Path.open
+    real = files.sha256
 
-    def fails(path, *arguments, **options):
+    def fails(path, **options):
       if '/checkpoints/2/' in str(path):
         raise OSError(number, os.strerror(number), str(path))
-      return real(path, *arguments, **options)
+      return real(path, **options)
 
-    with mock.patch.object(pathlib.Path, 'open', fails):
+    with mock.patch.object(files, 'sha256', fails):
       line = 'checkpoint=.*/checkpoints/2/.*: cannot be read .*; make it readable and run again'
       with self.assertRaisesRegex(errors.StorageError, line):
         self.open()
