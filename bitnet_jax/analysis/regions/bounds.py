@@ -1,8 +1,8 @@
-"""Linear regions of fully connected BitNets and baselines: the paper's bounds, and exact counts.
+"""Bounds the linear regions of fully connected networks as the paper does, and counts them exactly.
 
 The paper bounds from below how many linear regions a network of some shape can have and counts
-none. `count_on_plane` and `count_on_line` count those of a given network on a bounded piece of a
-plane or a line through its input space: by subdividing, exactly (`subdivision`).
+none. `count_on_plane` and `count_on_line` count the regions of a given network exactly on a bounded
+piece of a plane or a line through its input space (`subdivision`).
 
 Source:
   Section 3.3 and supplement A.
@@ -22,13 +22,13 @@ from bitnet_jax.analysis.regions.subdivision import Cell, Plane, Subdivision
 
 
 class Shape(NamedTuple):
-  """A fully connected network as section 3.3 describes it.
+  """Describes a fully connected network as section 3.3 does.
 
   Attributes:
     features: width D of every block.
     tree_depth: K of every block.
-    num_blocks: L.
-    num_inputs: n.
+    num_blocks: number of blocks L.
+    num_inputs: dimension n of the input.
   """
 
   features: int
@@ -38,17 +38,17 @@ class Shape(NamedTuple):
 
 
 def conventional_parameters(shape: Shape) -> int:
-  """Weights by Corollary 3.2, L K D^2."""
+  """Returns the weights by Corollary 3.2, L K D^2."""
   return shape.num_blocks * shape.tree_depth * shape.features**2
 
 
 def tree_parameters(shape: Shape) -> float:
-  """Weights by Proposition 3.3, 4/3 L (1 - 4^-K) D^2."""
+  """Returns the weights by Proposition 3.3, 4/3 L (1 - 4^-K) D^2."""
   return 4 / 3 * shape.num_blocks * (1 - 4.0**-shape.tree_depth) * shape.features**2
 
 
 def conventional_bound(shape: Shape) -> float:
-  """log2 of the bound of Corollary 3.2, (D/n)^(n K L). It grows with K without end if D > n.
+  """Returns log2 of the bound of Corollary 3.2, (D/n)^(n K L), which grows with K where D > n.
 
   Raises:
     ValueError: D < n, where the corollary says nothing.
@@ -59,7 +59,7 @@ def conventional_bound(shape: Shape) -> float:
 
 
 def tree_bound(shape: Shape) -> float:
-  """log2 of the bound of Proposition 3.3, (D / (2^K n))^(n K L).
+  """Returns log2 of the bound of Proposition 3.3, (D / (2^K n))^(n K L).
 
   Raises:
     ValueError: D < 2^K n, where the proposition says nothing.
@@ -70,7 +70,7 @@ def tree_bound(shape: Shape) -> float:
 
 
 def intermediate_bound(shape: Shape) -> float:
-  """log2 of the bound within the proof, prod_k (D / (2^k n))^n for each of the L blocks.
+  """Returns log2 of the bound within the proof, prod_k (D / (2^k n))^n for each of L blocks.
 
   Raises:
     ValueError: D < 2^K n.
@@ -81,30 +81,31 @@ def intermediate_bound(shape: Shape) -> float:
   return n * shape.num_blocks * block
 
 
-def _check(shape: Shape, least: int) -> None:
-  if shape.features < least:
-    raise ValueError(f'features={shape.features}: the bound needs at least {least} for {shape}')
+def _check(shape: Shape, min_features: int) -> None:
+  if shape.features < min_features:
+    raise ValueError(
+      f'features={shape.features}: the bound needs at least {min_features} for {shape}'
+    )
 
 
 def tree_bound_peak(features: int, num_inputs: int) -> float:
-  """The K, not a whole number, where the bound of Proposition 3.3 stops growing: log2(D/n) / 2."""
+  """Returns log2(D/n) / 2, the K up to which the bound of Proposition 3.3 grows."""
   return math.log2(features / num_inputs) / 2
 
 
 def intermediate_bound_peak(features: int, num_inputs: int) -> float:
-  """The K, not a whole number, where the proof's bound stops growing: log2(D/n) - 1/2."""
+  """Returns log2(D/n) - 1/2, the K up to which the bound within the proof grows."""
   return math.log2(features / num_inputs) - 0.5
 
 
 class Count(NamedTuple):
-  """Regions of a piece of a plane or a line.
+  """Counts the regions of a piece of a plane or a line.
 
   Attributes:
-    activation: activation patterns that hold on an open part of it.
-    linear: different affine functions that the network computes there, which is what
-      Definition 3.1 counts; never more than the patterns, because neurons that nothing active
-      reads make no difference.
-    exact_signs: signs that floating point left open and whole numbers decided.
+    activation: number of activation patterns that hold on an open part of the piece.
+    linear: number of different affine functions on the piece, which Definition 3.1 counts. They are
+      never more than the patterns, because neurons that nothing active reads make no difference.
+    exact_signs: number of signs that floating point left open and whole numbers decided.
   """
 
   activation: int
@@ -116,9 +117,9 @@ def count_on_plane(params: Mapping[str, Any], origin: np.ndarray, axes: np.ndarr
   """Counts regions on the parallelogram origin + s * axes[0] + t * axes[1], -1 <= s, t <= 1.
 
   Args:
-    params: 'params' of a `models.dense.DenseNetwork`.
+    params: 'params' of a `dense.DenseNetwork`.
     origin: `[num_inputs]`.
-    axes: `[2, num_inputs]`, linearly independent.
+    axes: `[2, num_inputs]`, linearly independent rows.
   """
   return count_cells(*cells_on_plane(params, origin, axes))
 
@@ -126,7 +127,7 @@ def count_on_plane(params: Mapping[str, Any], origin: np.ndarray, axes: np.ndarr
 def cells_on_plane(
   params: Mapping[str, Any], origin: np.ndarray, axes: np.ndarray, *, always_exact: bool = False
 ) -> tuple[ReluNetwork, Subdivision, list[Cell]]:
-  """The activation regions themselves; arguments as of `count_on_plane`."""
+  """Returns the network, the subdivision and its cells; the arguments are `count_on_plane`'s."""
   network = relu_network.from_params(params)
   plane = Plane(np.asarray(origin, np.float64), np.asarray(axes, np.float64))
   subdivision = Subdivision(network, plane, always_exact=always_exact)
@@ -136,10 +137,10 @@ def cells_on_plane(
 def count_on_line(params: Mapping[str, Any], start: np.ndarray, end: np.ndarray) -> Count:
   """Counts regions on the segment between two points.
 
-  The segment is a slice whose second axis is zero, so that each region is a strip of the window.
+  The segment is a slice whose second axis is zero: each region is a strip of the window.
 
   Args:
-    params: 'params' of a `models.dense.DenseNetwork`.
+    params: 'params' of a `dense.DenseNetwork`.
     start: `[num_inputs]`.
     end: `[num_inputs]`.
   """
@@ -149,7 +150,7 @@ def count_on_line(params: Mapping[str, Any], start: np.ndarray, end: np.ndarray)
 
 
 def count_cells(network: ReluNetwork, subdivision: Subdivision, cells: list[Cell]) -> Count:
-  """Counts cells, and the different functions on them."""
+  """Counts the cells of a subdivision and the different affine functions on them."""
   linear = 0
   values = np.stack([cell.logits.ravel() for cell in cells])
   bounds = np.stack([cell.bounds.ravel() for cell in cells])
@@ -160,11 +161,11 @@ def count_cells(network: ReluNetwork, subdivision: Subdivision, cells: list[Cell
 
 
 def _indistinct(values: np.ndarray, bounds: np.ndarray) -> list[np.ndarray]:
-  """Groups of rows such that rows of different groups certainly differ, by index.
+  """Groups the indices of rows so that rows of different groups certainly differ.
 
   Args:
     values: `[rows, columns]`.
-    bounds: of their errors.
+    bounds: bounds of the errors of `values`, of the same shape.
   """
   groups = [np.arange(len(values))]
   for column in range(values.shape[1]):
@@ -180,9 +181,8 @@ def _indistinct(values: np.ndarray, bounds: np.ndarray) -> list[np.ndarray]:
 
 
 def _count_functions(network: ReluNetwork, subdivision: Subdivision, cells: list[Cell]) -> int:
-  """How many different functions there are on cells that floating point cannot tell apart."""
-  alive = [relu_network.live(network, cell.pattern) for cell in cells]
-  patterns = {mask.tobytes() for mask in alive}
+  """Counts the different functions on cells that floating point cannot tell apart."""
+  patterns = {relu_network.live(network, cell.pattern).tobytes() for cell in cells}
   if len(patterns) == 1:
     return 1
   return len({subdivision.maps.head(pattern) for pattern in patterns})

@@ -1,4 +1,4 @@
-"""The fully connected forms of the blocks, and networks of them (sections 3.2 and 3.3)."""
+"""Defines the fully connected blocks and networks of sections 3.2 and 3.3, for counting regions."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ def _dense(features: int, name: str) -> nn.Dense:
 
 
 class DenseBitBlock(nn.Module):
-  """A binary tree of fully connected layers with bias, each followed by ReLU.
+  """Computes a binary tree of fully connected layers with bias, each followed by ReLU.
 
-  Maps `[batch, channels]` to `[batch, features]`. There is no batch norm: the theory counts the
-  linear regions of a ReLU network.
+  The block has no batch norm: the theory counts the linear regions of a ReLU network.
 
   Attributes:
     features: output width D, divisible by 2**tree_depth.
@@ -35,7 +34,11 @@ class DenseBitBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """Runs the block; raises ValueError where `features` cannot be halved that often."""
+    """Maps `[batch, channels]` to `[batch, features]`.
+
+    Raises:
+      ValueError: `features` cannot be halved `tree_depth` times.
+    """
 
     def layer(x: jax.Array, level: int, filters: int) -> jax.Array:
       return nn.relu(_dense(filters, f'level{level}_dense')(x))
@@ -44,7 +47,7 @@ class DenseBitBlock(nn.Module):
 
 
 class DenseConvenBlock(nn.Module):
-  """K stacked fully connected layers of width D with bias, each followed by ReLU.
+  """Computes K stacked fully connected layers of width D with bias, each followed by ReLU.
 
   Attributes:
     features: width D.
@@ -66,14 +69,14 @@ class DenseConvenBlock(nn.Module):
 
 
 class DenseNetwork(nn.Module):
-  """L fully connected blocks and a linear layer of logits.
+  """Computes L fully connected blocks and a linear layer of logits.
 
   Attributes:
     block: `DenseBitBlock` or `DenseConvenBlock`.
     features: width D of every block.
     tree_depth: K of every block.
-    num_blocks: L.
-    num_outputs: logits.
+    num_blocks: number of blocks L.
+    num_outputs: number of logits.
 
   Source:
     Section 3.3.

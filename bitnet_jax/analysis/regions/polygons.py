@@ -1,9 +1,9 @@
-"""Convex polygons in a window, cut by lines: in floating point with an error bound, or exactly."""
+"""Cuts convex polygons by lines for the subdivision, in floating point with an error bound."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,30 +11,24 @@ from bitnet_jax.analysis.regions import exact_maps
 from bitnet_jax.analysis.regions.exact_maps import Map
 
 _EPS = float(np.finfo(np.float64).eps)
-
-
-class _Window:
-  """The lines of the window's edges, as a frame has them."""
-
-  LINES: tuple[Map, ...] = ((0, 1, 1), (-1, 0, 1), (0, -1, 1), (1, 0, 1))
-
-  def line(self, number: int) -> Map:
-    return self.LINES[number]
+# The window's edges and the corners that they start at, counter-clockwise from the lower left.
+_EDGES: tuple[Map, ...] = ((0, 1, 1), (-1, 0, 1), (0, -1, 1), (1, 0, 1))
+_CORNERS = ((-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0))
 
 
 class Line(NamedTuple):
-  """Where a*s + b*t + c is zero.
+  """Holds the line where a*s + b*t + c is zero.
 
   Attributes:
-    frame: knows the exact line.
-    number: under which.
-    a: coefficient, as the next two up to `error`.
-    b: coefficient.
-    c: coefficient.
-    error: bound of each coefficient's error.
+    exact_map: gives the line's coefficients in whole numbers, times a positive number.
+    number: the argument of `exact_map`.
+    a: coefficient of s.
+    b: coefficient of t.
+    c: constant.
+    error: bound of the error of each coefficient.
   """
 
-  frame: Any
+  exact_map: Callable[[int], Map]
   number: int
   a: float
   b: float
@@ -42,12 +36,12 @@ class Line(NamedTuple):
   error: float
 
   def exact(self) -> Map:
-    """The same in whole numbers."""
-    return self.frame.line(self.number)
+    """Returns the line's coefficients in whole numbers."""
+    return self.exact_map(self.number)
 
 
 class Corner(NamedTuple):
-  """Where two lines meet, within the window; `error` bounds that of s and of t."""
+  """Holds the point of the window where two lines meet; `error` bounds the error of s and of t."""
 
   s: float
   t: float
@@ -56,25 +50,26 @@ class Corner(NamedTuple):
   second: Line
 
 
-# Corners counter-clockwise, each with the line from it to the next one.
+# Corners counter-clockwise, each with the line to the next one.
 Polygon = list[tuple[Corner, Line]]
 
 
 def window() -> Polygon:
-  """The square of s and t between -1 and 1, counter-clockwise from its lower left corner."""
-  edges = _Window()
-  sides = [Line(edges, number, a, b, c, 0.0) for number, (a, b, c) in enumerate(edges.LINES)]
-  places = ((-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0))
-  return [(Corner(s, t, 0.0, sides[i - 1], sides[i]), sides[i]) for i, (s, t) in enumerate(places)]
+  """Returns the square of s and t between -1 and 1."""
+  sides = [Line(_EDGES.__getitem__, number, *edge, 0.0) for number, edge in enumerate(_EDGES)]
+  return [
+    (Corner(s, t, 0.0, before, side), side)
+    for (s, t), before, side in zip(_CORNERS, [sides[-1], *sides], sides, strict=False)
+  ]
 
 
 def split(polygon: Polygon, signs: Sequence[int], line: Line) -> tuple[Polygon, Polygon]:
   """Splits a convex polygon that has corners strictly on either side of a line.
 
   Args:
-    polygon: to split.
-    signs: of the corners, exact; a corner on the line belongs to both parts.
-    line: that splits.
+    polygon: the polygon to split.
+    signs: exact sign of each corner; a corner on the line belongs to both parts.
+    line: the line that splits.
 
   Returns:
     The parts on the positive and on the negative side.
@@ -82,12 +77,12 @@ def split(polygon: Polygon, signs: Sequence[int], line: Line) -> tuple[Polygon, 
   positive: Polygon = []
   negative: Polygon = []
   for i, (corner, side) in enumerate(polygon):
-    here, there = signs[i], signs[(i + 1) % len(polygon)]
+    here, after = signs[i], signs[(i + 1) % len(polygon)]
     if here >= 0:
-      positive.append((corner, side if here > 0 or there > 0 else line))
+      positive.append((corner, side if here > 0 or after > 0 else line))
     if here <= 0:
-      negative.append((corner, side if here < 0 or there < 0 else line))
-    if here * there < 0:
+      negative.append((corner, side if here < 0 or after < 0 else line))
+    if here * after < 0:
       crossing = meet(side, line)
       positive.append((crossing, side if here < 0 else line))
       negative.append((crossing, line if here < 0 else side))
@@ -95,10 +90,10 @@ def split(polygon: Polygon, signs: Sequence[int], line: Line) -> tuple[Polygon, 
 
 
 def meet(first: Line, second: Line) -> Corner:
-  """Where two lines meet, known to be one point of the window.
+  """Returns the corner where two lines meet, which must be one point of the window.
 
-  Each two-by-two minor of the coefficients is off by at most `minor`, so a coordinate, a minor
-  over the determinant and at most 1, is off by at most 2 * minor / (|determinant| - minor).
+  Each two-by-two minor of the coefficients is off by at most `minor`. A coordinate is a minor over
+  the determinant and at most 1, so its error is at most 2 * minor / (|determinant| - minor).
   """
   determinant = first.a * second.b - second.a * first.b
   sizes = [abs(line.a) + abs(line.b) + abs(line.c) + line.error for line in (first, second)]
