@@ -1,13 +1,14 @@
-"""The paper's tables beside what is counted and measured here.
+"""Compares the paper's tables with what is counted and measured here, for readers of the paper.
 
   python -m bitnet_jax.audit [--format=table|markdown|csv|json] [--measured=DIR ...] [--report=DIR]
 
-Counts parameters, multiply-adds and depth of every network of Tables 2 to 7 from the modules that
-train, without running one, under each convention that could have been meant, and says under which
-a printed figure appears. `--measured` (repeatable; a work directory, or a folder of them) fills in
-the errors of finished runs. `--report` writes one HTML page with all of it and every figure.
+The command counts parameters, multiply-adds and depth of every network of Tables 2 to 7 from the
+modules that train, without running one, under each convention that the paper could have meant, and
+says under which convention a printed figure appears. `--measured` (repeatable; a work directory, or
+a folder of them) fills in the errors of finished runs. `--report` writes one HTML page with the
+tables and every figure.
 
-Exits with 1 if a count is not the one that this implementation has to give.
+The command exits with 1 if a count is not the one that this implementation has to give.
 
 A row's key is `tableN/NETWORK`: `table2/bitnet-4,6,2` (d, k, n), `table4/resnet18b-x1.5` (width
 factor), `table2/nin` (a network that is quoted and not built here). The JSON holds
@@ -17,33 +18,33 @@ factor), `table2/nin` (a network that is quoted and not built here). The JSON ho
     depth: paper, ours (null where not printed, not built)
     parameters, multiply_adds: each
       paper: printed, in millions (parameters) or billions (multiply_adds); null if not printed
-      digits: the same as printed
+      digits: the digits as printed
       ours: exact, as trained: 10 or 1000 classes, with batch norm, 1x1 projections
       by_convention: a list of convention, count, appears (whether the printed figure is this one)
       appears_under: the convention, closest to the trained one, that gives the print; null if none
-      sentence: the same in words
+      sentence: where the printed figure comes from, in words
     errors: a list of
       cell: cifar10, cifar100, cifar100_train, imagenet2012 (single crop), imagenet2012_ten_crop
-      paper: percent; digits: the same as printed
+      paper: percent; digits: the digits as printed
       measured: a list, one for each way of training, the closest to the paper's recipe first, of
         mean, std: percent, over the runs (std of the sample, null of one run)
         runs, seeds, epochs, workdirs
         departures: fields of the configuration that differ from the paper's recipe, and the number
           of test images where it is not that of the paper's split
-    sentence: where no one convention gives both printed figures
+    sentence: a remark where no one convention gives both printed figures
     output_sizes (Table 3): paper, ours: sides of the feature maps
   golden: a list of the counts that have to be met: network, quantity, convention, expected, unit,
     counted, agrees
-  missed: those of `golden` that are not
+  missed: the entries of `golden` that do not agree
   claims: a list of ratios that the text states: section, claim, network, baseline, quantity,
     paper_percent, ours_percent, agrees
   unmatched_runs: runs that reproduce no row: workdir, network, data, seed, epochs, error and
     train_error and ten_crop_error (percent, null if not recorded), departures
 
-The CSV has a line for each figure, with the same names as columns; sizes there are whole numbers.
-The ten-crop errors, and Table 7's training errors, are those that `evaluate --crops=10` and
-`evaluate --split=train` wrote for a run's last step; without the latter, the training error is the
-mean over the last epoch's augmented batches.
+The CSV has a line for each figure, with the same names as columns; its sizes are whole numbers.
+`evaluate --crops=10` and `evaluate --split=train` write the ten-crop errors, and Table 7's training
+errors, for a run's last step; without the latter, the training error is the mean over the last
+epoch's augmented batches.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ _REPORT = path_flags.define('report', '', 'Directory for the HTML page and its f
 
 
 def main(argv: list[str]) -> int:
-  """Audits, prints and reports; 1 if a count is missed."""
+  """Prints the audit, writes the report, and returns 1 if a count is missed."""
   del argv
   runs = measured.find(_MEASURED.value)
   audit = tables.audit(runs)

@@ -97,9 +97,11 @@ def _dress(panel: axes.Axes, title: str, unit: str, *, logarithmic: bool = False
 
 
 def _add_legend(fig: figure.Figure, names: Sequence[str]) -> None:
-  entries = [(name, {'color': COLORS[i], **_TEST}) for i, name in enumerate(names)]
-  entries += [(name, {'color': '#555555', **style}) for name, style in (('training', _TRAIN), ('test', _TEST))]
-  handles = [lines.Line2D([], [], label=name, **style) for name, style in entries]
+  entries = [(name, COLORS[i], _TEST) for i, name in enumerate(names)]
+  entries += [('training', '#555555', _TRAIN), ('test', '#555555', _TEST)]
+  handles = [
+    lines.Line2D([], [], label=name, color=color, **style) for name, color, style in entries
+  ]
   # About 100 characters fit in a row, where the sample of a line takes the room of 8.
   columns = max(1, min(4, len(handles), 100 // (8 + max(map(len, names)))))
   fig.legend(handles=handles, loc='outside upper center', ncols=columns, frameon=False)

@@ -106,7 +106,8 @@ def make_norms(
     std: standard deviation of each channel, on the same scale.
 
   Returns:
-    A function of variables, images `[batch, height, width, channels]` (0..255) and labels `[batch]`.
+    A function of variables, images `[batch, height, width, channels]`, 0..255, and labels
+    `[batch]`.
   """
 
   def loss(params: Tree, variables: Tree, images: jax.Array, labels: jax.Array) -> jax.Array:

@@ -2,8 +2,8 @@
 
     python -m bitnet_jax.analysis.region_counts
 
-The command counts again and prints the rows of `COUNTS`, in about eleven minutes on one core; a test
-repeats the quickest counts.
+The command counts again and prints the rows of `COUNTS`, in about eleven minutes on one core; a
+test repeats the quickest counts.
 """
 
 from __future__ import annotations

@@ -18,8 +18,9 @@ from bitnet_jax.config.networks import NETWORKS
 from bitnet_jax.logs import result
 
 # Fields that name the data, the network or the seed: a run of another value departs in nothing.
-_FREE = ('seed', 'data.name', 'data.pipeline') + tuple(
-  f'model.{size}' for size in ('name', 'width', 'tree_depth', 'num_blocks', 'width_factor')
+_FREE = (
+  *('seed', 'data.name', 'data.pipeline', 'model.name', 'model.width'),
+  *('model.tree_depth', 'model.num_blocks', 'model.width_factor'),
 )
 # Fields that a resumed run may change although they make it another experiment.
 _COUNTED = (
@@ -89,7 +90,7 @@ def find(directories: Sequence[str]) -> list[FinishedRun]:
 
 
 def workdirs(directories: Sequence[str], file: str) -> Iterator[str]:
-  """Yields each directory that holds a file of that name or no run; else the runs that lie in it."""
+  """Yields the work directories that hold a file, looking into folders of work directories."""
   for directory in directories:
     path = pathlib.Path(directory)
     inside = sorted(str(run.parent) for run in path.glob(f'*/{file}'))

@@ -32,7 +32,7 @@ class Network:
 
   @property
   def classes(self) -> int:
-    """Returns the logits of the head whose size the paper prints: 10 (even for CIFAR-100) or 1000."""
+    """Returns the logits of the head that the paper counts: 10 (even for CIFAR-100) or 1000."""
     return NETWORKS[self.name].num_classes
 
   @property

@@ -1,7 +1,7 @@
 """Lists the paper's tables as printed, and the counts that this implementation has to give.
 
-`ROWS` holds Tables 2 to 7, a `Row` for each line. Numbers are kept as printed, because the number of
-digits says how exactly a count has to agree. `GOLDEN` holds the counts of this implementation,
+`ROWS` holds Tables 2 to 7, a `Row` for each line. Numbers are kept as printed, because the number
+of digits says how exactly a count has to agree. `GOLDEN` holds the counts of this implementation,
 worked out from the definitions of the networks; the audit fails where the modules that train give
 another one.
 """
@@ -71,7 +71,7 @@ class Golden:
   Attributes:
     network: the network that is counted.
     quantity: 'depth', 'parameters' or 'multiply_adds'.
-    digits: the required number, in multiples of `unit`; fewer digits than the count has are rounded.
+    digits: the required number of units, rounded where it has fewer digits than the count.
     unit: 1, `MILLION` or `BILLION`.
     convention: how the network is counted.
   """
@@ -152,23 +152,24 @@ def _errors(**cells: str) -> dict[str, str]:
   return {cell: digits for cell, digits in cells.items() if digits}
 
 
-def _row(table: int, network: Network, label: str = '', **fields: Any) -> Row:
-  """Makes the row of a network that is built here."""
-  return Row(f'table{table}/{network}', label or _label(network), network=network, **fields)
+def _row(
+  table: int, network: Network, label: str, *figures: Any, output_sizes: tuple[int, ...] = ()
+) -> Row:
+  """Makes the row of a network that is built here, whose figures are those of `Row`, in order."""
+  row = Row(f'table{table}/{network}', label or _label(network), *figures)
+  return dataclasses.replace(row, network=network, output_sizes=output_sizes)
 
 
 def _rows() -> Iterator[Row]:
   for name, label, depth, millions, c10, c100 in _QUOTED_ROWS:
     yield Row(f'table2/{name}', label, depth, millions, '', _errors(cifar10=c10, cifar100=c100))
   for network, depth, millions, billions, c10, c100, _ in _CIFAR_ROWS:
-    sizes = {'depth': depth, 'parameters': millions, 'multiply_adds': billions}
-    yield _row(2, network, **sizes, errors=_errors(cifar10=c10, cifar100=c100))
+    yield _row(2, network, '', depth, millions, billions, _errors(cifar10=c10, cifar100=c100))
   for network, label, depth, millions, billions in (
     (BITNET26, 'BitNet-26', 26, '12.79', '2.8'),
     (BITNET34, 'BitNet-34', 34, '22.99', '7.8'),
   ):
-    sizes = {'depth': depth, 'parameters': millions, 'multiply_adds': billions}
-    yield _row(3, network, label, **sizes, output_sizes=(112, 56, 28, 14, 7))
+    yield _row(3, network, label, depth, millions, billions, {}, output_sizes=(112, 56, 28, 14, 7))
   for built, literal, label, single, ten, millions in _IMAGENET_ROWS:
     errors = _errors(imagenet2012=single, imagenet2012_ten_crop=ten)
     key = f'table4/{built or "fractalnet34"}'
@@ -177,13 +178,12 @@ def _rows() -> Iterator[Row]:
     for tree_depth, cell in enumerate(text.split(', '), start=1):
       millions, c10, c100 = cell.split()
       errors = _errors(cifar10=c10, cifar100=c100)
-      yield _row(5, bitnet(width, tree_depth, num_blocks), parameters=millions, errors=errors)
+      yield _row(5, bitnet(width, tree_depth, num_blocks), '', 0, millions, '', errors)
   for network, label, depth, millions, c100 in FIGURE2_ROWS:
-    errors = _errors(cifar100=c100)
-    yield _row(6, network, label, depth=depth, parameters=millions, errors=errors)
+    yield _row(6, network, label, depth, millions, '', _errors(cifar100=c100))
   for network, _, millions, _, _, c100, train in _CIFAR_ROWS:
     errors = _errors(cifar100=c100, cifar100_train=train)
-    yield _row(7, network, parameters=millions, errors=errors)
+    yield _row(7, network, '', 0, millions, '', errors)
 
 
 ROWS = tuple(_rows())

@@ -107,10 +107,10 @@ def has_projections(network: Network) -> bool:
 def figure(row: Row, quantity: str, digits: str) -> Record:
   """Compares a printed size with the count as trained and under every other convention."""
   network = row.network
-  table = [
-    (convention, counts.count(network, quantity, convention))
-    for convention in (conventions(network, quantity) if network else ())
-  ]
+  table: list[_Count] = []
+  if network:
+    for convention in conventions(network, quantity):
+      table.append((convention, counts.count(network, quantity, convention)))
   unit, _ = _UNITS[quantity]
   hits = [pair for pair in table if digits and agrees(pair[1], digits, unit)]
   return {
