@@ -76,6 +76,7 @@ class _Stderr(logging.StreamHandler):
 
 def _make_logger() -> logging.Logger:
   logger = logging.getLogger('bitnet_jax')
+  logger.setLevel(logging.WARNING)  # Not the root's level, which absl raises.
   logger.addHandler(_Stderr())
   logger.propagate = False
   return logger
