@@ -8,7 +8,6 @@ import time
 
 from absl.testing import absltest
 
-from bitnet_jax.data.batches import shared_memory
 from tests.helpers import train_process
 from tests.helpers.train_process import TIMEOUT, command, environment, rows
 
@@ -49,11 +48,12 @@ class StreamRunTest(train_process.TrainCase):
 
   def assertNothingLeft(self, process, workers):
     """Neither a process nor memory; both end by themselves soon after the run."""
-    shared = f'{shared_memory.name_of(process.pid)}*'
+    self.assertIsNotNone(process.poll())
+    blocks = list(pathlib.Path('/dev/shm').glob('psm_*'))  # Other runs' too, each for a moment.
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
       left = [p for p in workers if os.path.exists(f'/proc/{p}')]
-      left += pathlib.Path('/dev/shm').glob(shared)
+      left += [block for block in blocks if block.exists()]
       if not left:
         break
       time.sleep(0.1)

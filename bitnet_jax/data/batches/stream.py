@@ -1,9 +1,9 @@
-"""The stream way: worker processes decode and crop, and hand over uint8 batches in order.
+"""Streams batches of uint8 pixels, in order, from worker processes that decode and crop.
 
-A batch is a pure function of its number: nothing else decides which examples it holds and how
-they are cropped, so that neither the number of workers nor that of processes or devices changes
-it, and a run goes on at any step without a state of its own. Grain spreads the numbers over the
-workers and brings their batches back in order.
+A batch is a pure function of its number: nothing else decides which examples the batch holds and
+how they are cropped. Neither the number of workers nor that of processes or devices changes a
+batch, and a run resumes at any step without a saved state of its input. Grain spreads the numbers
+over the workers and returns their batches in order, through shared memory.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import dataclasses
-import functools
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -20,7 +19,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grain
@@ -28,7 +27,7 @@ import numpy as np
 from absl import flags
 
 from bitnet_jax import errors
-from bitnet_jax.data.batches import order, shared_memory
+from bitnet_jax.data.batches import examples, order
 from bitnet_jax.data.datasets import sources
 from bitnet_jax.data.images import crop
 
@@ -36,29 +35,28 @@ Batch = dict[str, np.ndarray]
 
 
 class Stopped(Exception):
-  """Asked to stop while a batch was waited for, which does not come any more."""
+  """Signals that the run was asked to stop before the next batch arrived."""
 
 
-NONE = -1  # In 'skipped': no example was skipped at this place.
 _QUIET = 'ignore:resource_tracker'
-_START = 3  # Times the longest wait, for the first batch: workers have to import what they need.
-_SLICE = 0.2  # Seconds between two looks at whether to stop.
+_FIRST_BATCH = 3  # Times the timeout, for the first batch: workers have to import what they need.
+_POLL_SECONDS = 0.2  # Between two questions whether to stop.
 _JOIN_SECONDS = 5.0  # Longest wait for a thread whose batches did not come.
 _BUFFERED = 2  # Batches that wait for the device, beside one in each worker.
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingBatches:
-  """The batches of training: `batches(step)`, step counted from 0.
+  """Makes the batches of training: `batches(step)`, step counted from 0.
 
   Attributes:
     source: the split.
-    seed: of order and crops.
+    seed: seed of order and crops.
     global_batch_size: examples of a step, over all devices of all processes.
     first: position in the global batch of this process's first example.
     count: examples of a step in this process.
-    crop: makes pixels.
-    skip: put the next readable example in the place of one that cannot be read.
+    crop: crops the images.
+    skip: whether the next readable example replaces one that cannot be read.
   """
 
   source: sources.Source
@@ -70,22 +68,32 @@ class TrainingBatches:
   skip: bool = False
 
   def __call__(self, step: int) -> Batch:
-    """Reads a batch: 'image' uint8, 'label', 'mask' and 'skipped' (indices of the source)."""
+    """Reads a batch.
+
+    Returns:
+      'image' `[count, (views,) size, size, channels]`, uint8; 'label' `[count]`, int32; 'mask'
+      `[count]`, float32; 'skipped' `[count]`, int32: indices of the source, or `examples.NONE`.
+
+    Raises:
+      DataError: an example cannot be read; with `skip`, none can.
+    """
     steps_per_epoch = len(self.source) // self.global_batch_size
     epoch, step_in_epoch = divmod(step, steps_per_epoch)
     start = step_in_epoch * self.global_batch_size + self.first
-    indices = _epoch_order(self.seed, epoch, len(self.source))[start : start + self.count]
+    indices = order.epoch_order(self.seed, epoch, len(self.source))[start : start + self.count]
     random_bits = [
       crop.example_random_bits(self.seed, step, self.first + i) for i in range(self.count)
     ]
-    batch = _read(self.source, indices, self.crop, random_bits, skip=self.skip)
-    for place in np.flatnonzero(batch['skipped'] != NONE):
+    batch = examples.read_batch(self.source, indices, self.crop, random_bits, skip=self.skip)
+    for place in np.flatnonzero(batch['skipped'] != examples.NONE):
       self._replace(batch, int(place), int(indices[place]), random_bits[place])
     return batch
 
   def _replace(self, batch: Batch, place: int, index: int, random_bits: np.ndarray) -> None:
     for other in range(index + 1, index + len(self.source)):
-      one = _read(self.source, [other % len(self.source)], self.crop, [random_bits], skip=True)
+      one = examples.read_batch(
+        self.source, [other % len(self.source)], self.crop, [random_bits], skip=True
+      )
       if one['mask'][0]:
         for name in ('image', 'label', 'mask'):
           batch[name][place] = one[name][0]
@@ -95,15 +103,15 @@ class TrainingBatches:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationBatches:
-  """All examples once, in the source's order: `batches(number)`, the last one padded.
+  """Makes batches of all examples once, in the source's order: `batches(number)`, the last padded.
 
   Attributes:
     source: the split.
     global_batch_size: examples of a batch, over all devices of all processes.
     first: position in the global batch of this process's first example.
     count: examples of a batch in this process.
-    crop: makes pixels.
-    skip: mask an example that cannot be read.
+    crop: crops the images.
+    skip: whether an example that cannot be read is masked.
   """
 
   source: sources.Source
@@ -117,52 +125,13 @@ class EvaluationBatches:
     return -(-len(self.source) // self.global_batch_size)
 
   def __call__(self, number: int) -> Batch:
-    """Reads a batch as `TrainingBatches` does; a number beyond the end begins anew."""
+    """Reads a batch as `TrainingBatches` does; a number beyond the last batch wraps around."""
     start = number % len(self) * self.global_batch_size + self.first
     indices = range(start, min(start + self.count, len(self.source)))
-    return _read(
-      self.source, indices, self.crop, [None] * len(indices), skip=self.skip, room=self.count
+    no_bits = [None] * len(indices)
+    return examples.read_batch(
+      self.source, indices, self.crop, no_bits, skip=self.skip, size=self.count
     )
-
-
-@functools.lru_cache(maxsize=2)  # The workers may be in two epochs at once.
-def _epoch_order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
-  return order.epoch_order(seed, epoch, num_examples)
-
-
-def _read(
-  source: sources.Source,
-  indices: Any,
-  make_pixels: crop.Crop,
-  random_bits: Sequence[np.ndarray | None],
-  *,
-  skip: bool,
-  room: int = 0,
-) -> Batch:
-  """Reads examples into a batch of `room` places, or as many as there are examples."""
-  room = room or len(indices)
-  views = (make_pixels.views,) if make_pixels.views > 1 else ()
-  shape = (room, *views, make_pixels.size, make_pixels.size, source.channels)
-  batch = {
-    'image': np.zeros(shape, np.uint8),
-    'label': np.zeros(room, np.int32),
-    'mask': np.zeros(room, np.float32),
-    'skipped': np.full(room, NONE, np.int32),
-  }
-  read: Any = iter(source.__getitems__(indices)) if not skip else None
-  for place, index in enumerate(indices):
-    try:
-      example = next(read) if read else source[int(index)]
-      batch['label'][place] = sources.check_label(example, len(source.class_names))
-      make_pixels(
-        example.encoded, source.channels, example.key, random_bits[place], batch['image'][place]
-      )
-      batch['mask'][place] = 1.0
-    except errors.DataError:
-      if not skip:
-        raise
-      batch['skipped'][place] = index
-  return batch
 
 
 def iterate(
@@ -176,35 +145,30 @@ def iterate(
   """Reads batches number `start`, `start + 1` and so on without end, ahead of their use.
 
   Args:
-    batches: gives a batch by its number; can be pickled.
+    batches: returns a batch by its number; can be pickled.
     start: number of the first batch.
     workers: processes that read; 0 for a thread of this one.
     timeout_seconds: longest wait for a batch.
-    stop: asked while a batch is waited for whether to give up; True is its last answer.
+    stop: asked while the iterator waits for a batch whether to give up; not asked again after True.
 
   Returns:
-    The iterator, to be closed.
+    The iterator, which the caller closes.
   """
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # Grain's workers ask for flags that a plain program never parses.
-  numbers = grain.MapDataset.range(start, start + 2**40)
-  dataset = numbers.map(shared_memory.Sender(batches) if workers else batches).to_iter_dataset(
-    grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-  )
+  dataset = grain.MapDataset.range(start, start + 2**40).map(batches)
+  dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
   if workers:
-    # Shared memory of a worker that was killed is freed by Python's tracker, which says so.
+    # Python's resource tracker frees the shared memory of a killed worker, with a warning.
     if _QUIET not in sys.warnoptions:
       sys.warnoptions.append(_QUIET)
-    # Nothing goes through Grain's own shared memory: pixels go through ours, the rest is small.
-    small = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
-    dataset = grain.experimental.WithOptionsIterDataset(dataset, small)
     options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
     dataset = dataset.mp_prefetch(options, worker_init_fn=_start_worker)
   return Batches(iter(dataset), workers, timeout_seconds, stop)
 
 
 def _start_worker(index: int, count: int) -> None:
-  """In a worker: it ends with its parent, however that ends, and leaves requests to stop to it."""
+  """Prepares a worker: the parent alone handles signals to stop, and the worker ends with it."""
   del index, count
   for number in (signal.SIGINT, signal.SIGTERM):  # Sent to all processes of a job at once.
     signal.signal(number, signal.SIG_IGN)
@@ -219,10 +183,10 @@ def _die_with(sentinel: int) -> None:
 
 
 class Batches(Iterator[Batch]):
-  """Batches in order; a thread takes them from the workers, so that waiting has an end."""
+  """Iterates over batches in order; a thread receives them, so that every wait has a timeout."""
 
   def __init__(self, batches: Any, workers: int, timeout_seconds: float, stop: Callable[[], bool]):
-    """Starts to read; see `iterate`."""
+    """Starts to read; `iterate` describes the arguments."""
     self._batches, self._workers, self._timeout = batches, workers, timeout_seconds
     self._asked_to_stop = stop
     self._others = set(multiprocessing.active_children())
@@ -234,15 +198,14 @@ class Batches(Iterator[Batch]):
     atexit.register(self.close)  # Before multiprocessing's own, which waits for the workers.
 
   def _run(self) -> None:
-    receive = shared_memory.Receiver()
     try:
       while not self._stop.is_set():
-        self._put(receive(next(self._batches)))
+        # Copies: Grain frees a batch's shared memory as soon as nobody refers to the batch.
+        self._put({name: np.array(value) for name, value in next(self._batches).items()})
     except Exception as error:
       self._put(error)
     finally:
       self._batches.close()
-      receive.close()
       del self._batches  # At the interpreter's exit it would complain.
 
   def _put(self, item: Any) -> None:
@@ -252,37 +215,39 @@ class Batches(Iterator[Batch]):
         return
 
   def __next__(self) -> Batch:
-    """The next batch.
+    """Returns the next batch.
 
     Raises:
       DataError: an example cannot be read.
       PeerError: a worker process died, or no batch came in time.
-      Stopped: asked to stop before the batch was there.
+      StorageError: a worker died because shared memory is full.
+      Stopped: the run was asked to stop before the batch arrived.
     """
-    timeout = self._timeout * (1 if self._started else _START)
+    timeout = self._timeout * (1 if self._started else _FIRST_BATCH)
     try:
       item = self._wait(timeout)
-      self._started = True
     except queue.Empty:
-      problem = f'no batch came for {timeout:g} s'
       remedy = 'a worker is stopped or the storage hangs; run again to go on'
-      self._fail(problem, remedy)
-    if isinstance(item, Exception):
-      self._stop.set()
-      if isinstance(item, errors.UserError):
-        raise item
-      if 'terminated unexpectedly' in str(item):
-        remedy = 'run again to go on, with fewer workers if memory ran out'
-        self._fail(str(item).partition('. ')[0].lower(), remedy, item)
+      raise self._lost(f'no batch came for {timeout:g} s', remedy) from None
+    self._started = True
+    if not isinstance(item, Exception):
+      return item
+    self._stop.set()
+    if 'terminated unexpectedly' not in str(item):
       raise item
-    return item
+    problem = str(item).partition('. ')[0].lower()
+    lost = self._lost(problem, 'run again to go on, with fewer workers if memory ran out')
+    if problem.endswith(f' {-signal.SIGBUS}'):  # A write to a page that could not be had.
+      remedy = 'enlarge it (docker run --shm-size=8g) or lower config.data.workers'
+      lost = errors.StorageError('shared memory', '/dev/shm', 'no room for a batch', remedy)
+    raise lost from item
 
   def _wait(self, timeout: float) -> Any:
     deadline = time.monotonic() + timeout
     while True:
       left = deadline - time.monotonic()
       try:
-        return self._queue.get(timeout=max(min(left, _SLICE), 0))
+        return self._queue.get(timeout=max(min(left, _POLL_SECONDS), 0))
       except queue.Empty:
         if self._asked_to_stop():
           self.close(kill=True)
@@ -290,20 +255,20 @@ class Batches(Iterator[Batch]):
         if left <= 0:
           raise
 
-  def _fail(self, problem: str, remedy: str, cause: Exception | None = None) -> None:
+  def _lost(self, problem: str, remedy: str) -> errors.UserError:
     self.close(kill=True)
-    raise errors.PeerError('config.data.workers', self._workers, problem, remedy) from cause
+    return errors.PeerError('config.data.workers', self._workers, problem, remedy)
 
   def close(self, *, kill: bool = False) -> None:
     """Ends thread and workers.
 
     Args:
-      kill: do not wait for workers that may never answer.
+      kill: whether to kill workers at once, because they may never answer.
     """
     atexit.unregister(self.close)
     self._stop.set()
     if kill:
-      self._timeout = min(self._timeout, _JOIN_SECONDS)  # For whoever closes it once more.
+      self._timeout = min(self._timeout, _JOIN_SECONDS)  # In case the caller closes once more.
     else:
       self._thread.join(self._timeout)
     for process in multiprocessing.active_children():

@@ -1,4 +1,4 @@
-"""Streams a split: worker processes decode and crop, and each batch is put on the devices."""
+"""Streams a split to the devices: worker processes decode and crop each batch when it is due."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 
 from bitnet_jax import errors
-from bitnet_jax.data.batches import stream
+from bitnet_jax.data.batches import examples, stream
 from bitnet_jax.data.datasets.sources import Source
 from bitnet_jax.distributed import devices
 from bitnet_jax.runtime import host
@@ -20,7 +20,7 @@ Tree = Any
 
 
 class StreamPipeline:
-  """A split that is read, decoded and cropped as it goes; see `pipeline.Pipeline`."""
+  """Streams a split; `pipeline.Pipeline` describes the attributes and methods."""
 
   steps_share_inputs = False
 
@@ -33,15 +33,15 @@ class StreamPipeline:
     num_batches: int,
     stop: Callable[[], bool],
   ):
-    """Reads nothing yet.
+    """Computes shapes; reads no image.
 
     Args:
-      config: validated; says how many workers read and how long a batch is waited for.
+      config: validated; gives the number of workers and the longest wait for a batch.
       source: the split.
       image_shape: (height, width, channels).
-      batches: gives this process's part of a batch by its number.
-      num_batches: batches of a pass.
-      stop: asked while a batch is waited for whether to give up.
+      batches: returns this process's part of a batch by its number.
+      num_batches: batches of an epoch.
+      stop: asked during a wait for a batch whether to give up.
     """
     self._data, self._source, self._batches, self._stop = config.data, source, batches, stop
     self.num_examples, self.num_batches = len(source), num_batches
@@ -59,7 +59,7 @@ class StreamPipeline:
 
   @staticmethod
   def fetch_batch(inputs: Tree, step_in_epoch: jax.Array) -> dict[str, jax.Array]:
-    """Returns what the step was handed: a batch of its own."""
+    """Returns `inputs`, which are one batch already."""
     del step_in_epoch
     return inputs
 
@@ -72,7 +72,7 @@ class StreamPipeline:
     Raises:
       DataError: an example cannot be read, or too many were skipped.
       PeerError: a worker died, or no batch came in time.
-      stream.Stopped: asked to stop before the batch was there.
+      stream.Stopped: the run was asked to stop before the batch arrived.
     """
     if self._reader is None:
       self._reader = stream.iterate(
@@ -92,9 +92,9 @@ class StreamPipeline:
       self._reader.close()
 
   def _count_skipped(self, skipped: np.ndarray) -> None:
-    """Tells of each example that was skipped, once; raises DataError where they are too many."""
+    """Reports each skipped example once; raises DataError where there are too many."""
     max_skipped = self._data.max_skipped
-    for index in set(skipped[skipped != stream.NONE].tolist()) - self._skipped:
+    for index in set(skipped[skipped != examples.NONE].tolist()) - self._skipped:
       self._skipped.add(index)
       key = self._key(index)
       print(f'skipped {key}, which cannot be read', flush=True)
