@@ -129,12 +129,12 @@ class SecurityTest(absltest.TestCase):
       seen.add(where)
     self.assertContainsSubset(
       {
-        'bitnet_jax/data/crop.py',
+        'bitnet_jax/data/images/crop.py',
         'configs/digits_bitnet.py',
         'launch/environment.sh',
         'launch/local_cluster.sh',
         'tests/conftest.py',
-        'tests/faults/process.py',
+        'tests/helpers/faults.py',
       },
       seen,
     )

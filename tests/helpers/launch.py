@@ -50,7 +50,7 @@ def environment(**variables: str) -> dict[str, str]:
   """The variables of this process, without what could reach an index or choose a Python."""
   kept = {
     name: value
-    for name, value in os.environ.items()
+    for name, value in {**os.environ}.items()
     if not name.startswith('PIP_') and name not in ('PYTHON', 'VENV', 'VIRTUAL_ENV')
   }
   return (

@@ -14,7 +14,7 @@ def environment(**variables):
 
 def outside_environment():
   """The variables of a program that knows nothing of the checkout."""
-  return {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
+  return {name: value for name, value in {**os.environ}.items() if name != 'PYTHONPATH'}
 
 
 def run_program(name, *arguments, env=None, **options):

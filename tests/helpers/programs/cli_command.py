@@ -34,4 +34,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  cli.run(main, takes_arguments='TAKES_ARGUMENTS' in os.environ)
+  cli.run(main, takes_arguments=os.environ.get('TAKES_ARGUMENTS') == '1')
