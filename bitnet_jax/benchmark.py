@@ -1,15 +1,16 @@
-"""The benchmark command.
+"""Measures speed and memory of the networks for whoever tunes or compares them.
 
 python -m bitnet_jax.benchmark --what=step --config=configs/cifar10_bitnet.py:4,3,4
   [--config.model.dtype=bfloat16] [--config.global_batch_size=64]
   [--against=torch [--torch_python=PYTHON] [--torch_compile=max-autotune]] [--json=FILE]
 python -m bitnet_jax.benchmark --what=input [--images=FOLDER_OR_TAR] [--json=FILE]
 
-What is measured: `step`, the bare training step; `infer`, the network applied to a batch; `loop`,
-the whole of a training run beside its bare steps; `compile`, from the start of a process to its
-first step; `memory`, of a training step; `scaling`, how its time grows with the network, the
-batch, the image and the devices; `input`, the way of the images. Each prints a table; `--json` adds
-a line to a file, `--table=FILE` prints such a file, `--figure=FILE` draws the scaling.
+`--what` names what is measured: `step`, the bare training step; `infer`, the network applied to a
+batch; `loop`, the whole of a training run beside its bare steps; `compile`, from the start of a
+process to its first step; `memory`, of a training step; `scaling`, how the time of a step grows
+with the network, the batch, the image and the devices; `input`, from encoded images to batches.
+Each prints a table; `--json` adds a line to a file, `--table=FILE` prints such a file,
+`--figure=FILE` draws the scaling.
 """
 
 from __future__ import annotations
@@ -36,9 +37,6 @@ _TORCH_PYTHON = path_flags.define(
 _TORCH_COMPILE = flags.DEFINE_string(
   'torch_compile', '', "PyTorch's compiler, by mode, as max-autotune; empty: eager."
 )
-_MATRIX_RATE = flags.DEFINE_bool(
-  'matrix_rate', False, 'Also compare a step with the rate of large matrix products.'
-)
 _ROUNDS = flags.DEFINE_integer('rounds', 15, 'How often each side is timed.', lower_bound=3)
 _COUNT = flags.DEFINE_integer('count', 1, 'Steps of one timing.', lower_bound=1)
 _JSON = path_flags.define('json', '', 'File that a line with the result is added to.')
@@ -50,79 +48,68 @@ _IMAGES = path_flags.define(
 
 
 def main(argv: list[str]) -> None:
-  """Measures what the flags name."""
+  """Measures what the flags name and prints the result."""
   del argv
-  from bitnet_jax.benchmarks import table
+  from bitnet_jax.benchmarks import table, timing  # They load JAX, which `--help` does without.
 
   if _TABLE.value:
-    print(table.markdown(_read_lines(_TABLE.value)))
+    text = pathlib.Path(_TABLE.value).read_text(encoding='utf-8')
+    print(table.markdown([json.loads(line) for line in text.splitlines()]))
     return
+  line: dict[str, Any] = {'what': _WHAT.value}
   if _WHAT.value == 'input':
     from bitnet_jax.benchmarks import input as input_benchmark
 
-    line: dict[str, Any] = {'what': 'input', 'result': input_benchmark.run(_IMAGES.value)}
-    _finish(line)
-    return
-  if not _CONFIG.value:
-    raise errors.ConfigError('config', '', 'required', 'give --config=configs/NAME.py')
-  validation.validate(_CONFIG.value)
-  _finish({'what': _WHAT.value, **_describe(_CONFIG.value), 'result': _measure(_CONFIG.value)})
-
-
-def _finish(line: dict[str, Any]) -> None:
-  """Adds the conditions to a result, prints it, and writes what the flags ask for."""
-  from bitnet_jax.benchmarks import table, timing
-
+    line['result'] = input_benchmark.run(_IMAGES.value)
+  else:
+    if not _CONFIG.value:
+      raise errors.ConfigError('config', '', 'required', 'give --config=configs/NAME.py')
+    validation.validate(_CONFIG.value)
+    line |= {**_describe(_CONFIG.value), 'result': _measure(_CONFIG.value)}
   line['conditions'] = timing.conditions()
   print(table.markdown([line]))
   if _JSON.value:
     with open(_JSON.value, 'a', encoding='utf-8') as file:
       file.write(json.dumps(line) + '\n')
-  if _FIGURE.value and line['what'] == 'scaling':
+  if _FIGURE.value and _WHAT.value == 'scaling':
     from bitnet_jax.benchmarks import scaling_figure
 
     scaling_figure.draw(line, _FIGURE.value)
 
 
 def _measure(config: Any) -> dict[str, Any]:
-  # In use there are no groups; a start is checked below.
-  if _WHAT.value not in ('infer', 'compile'):
-    _check_devices(config)
-  rounds, count = _ROUNDS.value, _COUNT.value
-  other = {'against': _AGAINST.value, 'torch_python': _TORCH_PYTHON.value}
-  if _WHAT.value == 'compile':
+  """Runs a benchmark and imports no other, whose modules would count as memory."""
+  what, rounds, count = _WHAT.value, _ROUNDS.value, _COUNT.value
+  if what == 'compile':
     from bitnet_jax.benchmarks import startup
 
     try:
       return startup.measure(config, rounds=3)
     except RuntimeError:
-      _check_devices(config)  # Not before: it takes the devices, which are the new process's.
+      _check_devices(config)  # Only now: the check takes the devices that the new process needs.
       raise
-  if _WHAT.value == 'infer':
+  other = {'against': _AGAINST.value, 'torch_python': _TORCH_PYTHON.value}
+  if what == 'infer':  # A network in use has no batch norm groups that must fit the devices.
     from bitnet_jax.benchmarks import infer
 
     return infer.measure(config, rounds=rounds, count=count, **other)
-  if _WHAT.value == 'loop':
-    from bitnet_jax.benchmarks import loop
+  _check_devices(config)
+  if what == 'loop':
+    from bitnet_jax.benchmarks import training_run
 
-    return loop.measure(config, rounds=rounds)
-  if _WHAT.value == 'memory':
+    return training_run.measure(config, rounds=rounds)
+  if what == 'memory':
     from bitnet_jax.benchmarks import memory
 
     return memory.measure(config)
-  if _WHAT.value == 'scaling':
+  if what == 'scaling':
     from bitnet_jax.benchmarks import scaling
 
     return scaling.measure(config, rounds=rounds)
   from bitnet_jax.benchmarks import step
 
   return step.measure(
-    config,
-    rounds=rounds,
-    count=count,
-    torch_compile=_TORCH_COMPILE.value,
-    matrix_rate=_MATRIX_RATE.value,
-    **other,
+    config, rounds=rounds, count=count, torch_compile=_TORCH_COMPILE.value, **other
   )
 
 
@@ -146,11 +133,6 @@ def _describe(config: Any) -> dict[str, Any]:
     'steps_per_execution': plan.steps_per_execution(config, pipeline.is_resident(config)),
     'against': _AGAINST.value,
   }
-
-
-def _read_lines(path: str) -> list[dict[str, Any]]:
-  text = pathlib.Path(path).read_text(encoding='utf-8')
-  return [json.loads(line) for line in text.splitlines()]
 
 
 if __name__ == '__main__':

@@ -17,8 +17,6 @@ from bitnet_jax.analysis.audit import counts, networks
 from bitnet_jax.benchmarks import (
   against_torch,
   infer,
-  loop,
-  matrix,
   memory,
   network,
   scaling,
@@ -26,6 +24,7 @@ from bitnet_jax.benchmarks import (
   step,
   table,
   timing,
+  training_run,
 )
 from bitnet_jax.benchmarks import input as input_benchmark
 from bitnet_jax.config import fields
@@ -33,7 +32,7 @@ from bitnet_jax.config.networks import NETWORKS
 from bitnet_jax.distributed import devices
 from tests.helpers.paths import ROOT, program
 
-InTurns = loop.InTurns
+InTurns = training_run.InTurns
 NO_TORCH = importlib.util.find_spec('torch') is None
 SIZES = {'bitnet': (2, 3, 2), 'wide_resnet': (1, 2, 2), 'plainnet': (1, 2, 1)}
 
@@ -246,27 +245,14 @@ class MeasureTest(parameterized.TestCase):
       self.assertGreater(run(), 0)
     self.assertEqual(taken, [2, 2, 1])
 
-  def test_share_of_the_matrix_rate(self):
-    made = make_config()
-    with mock.patch.object(matrix, 'rate', return_value=1e12):
-      result = step.measure(made, rounds=3, matrix_rate=True)
-    wanted = networks.Network('bitnet', 1, 2, 1)
-    work = 3 * 8 * counts.count(wanted, 'multiply_adds', wanted.trained)  # A batch of 8.
-    want = work / result['ours']['median'] / 1e12
-    self.assertAlmostEqual(result['matrix']['share'] / want, 1, places=5)
-    # A few multiply-adds a nanosecond at least, and no more than a processor has.
-    self.assertBetween(matrix.rate('float32', size=256) / 1e9, 0.1, 1e5)
-    line = {'network': 'n', 'dtype': 'float32', 'batch': 8, 'result': result}
-    self.assertIn(f'| {result["matrix"]["share"]:.0%} |', table._steps([line]))
-
   @parameterized.parameters(1, 4)
   def test_loop_pairs_its_steps_with_bare_ones(self, steps_per_execution):
     made = make_config(batch=16)
     made.steps_per_execution = steps_per_execution
     turns = []
     keep = lambda *arguments: turns.append(InTurns(*arguments)) or turns[0]  # noqa: E731
-    with mock.patch.object(loop, 'InTurns', side_effect=keep):
-      result = loop.measure(made, rounds=3, length=6)
+    with mock.patch.object(training_run, 'InTurns', side_effect=keep):
+      result = training_run.measure(made, rounds=3, length=6)
     self.assertLen(turns[0].loop, 3)
     # Of unoptimized kernels on virtual devices: only that both were timed, of the same steps.
     self.assertBetween(result['share']['whole'], 0.05, 5)

@@ -1,4 +1,4 @@
-"""Speed of the bare training step, alone or in turns with PyTorch's."""
+"""Measures the speed of the bare training step, alone or in turns with PyTorch's."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import ml_collections
 import numpy as np
 
 from bitnet_jax import errors
-from bitnet_jax.benchmarks import against_torch, matrix, timing
+from bitnet_jax.benchmarks import against_torch, timing
 from bitnet_jax.benchmarks.network import Case
 
-# Between two float32 computations of one function: of the logits' largest value; and of each
-# gradient's norm, where a few ReLUs near zero open on one side alone.
+# Largest differences of two float32 computations of one function: of the logits, over their largest
+# value; of each gradient's norm, over the largest norm, as a few ReLUs near zero open on one side.
 _LOGITS, _GRADIENTS = 1e-3, 5e-2
 
 
@@ -26,33 +26,29 @@ def measure(
   against: str = '',
   torch_python: str = '',
   torch_compile: str = '',
-  matrix_rate: bool = False,
 ) -> dict[str, Any]:
   """Times training steps.
 
   Args:
-    config: of the network, the type and the batch.
+    config: the network, its type and the batch.
     rounds: how often each side is timed.
     count: steps of a timing.
     against: 'torch', or '' for no comparison.
-    torch_python: interpreter that has PyTorch; '' for this one.
+    torch_python: path of an interpreter that has PyTorch; '' for this one.
     torch_compile: mode of torch.compile; '' for eager.
-    matrix_rate: also say how the step's multiply-adds a second compare with those of large
-      matrices, see `matrix.rate`.
 
   Returns:
-    A JSON object: seconds of a step and images a second of each side, how much faster ours is, and
+    A JSON object: seconds of a step and images/second of each side, how much faster ours is, and
     how closely the two agree.
 
   Raises:
-    ConfigError: PyTorch is not to be had, or computes something else.
+    ConfigError: PyTorch does not run, or computes something else.
   """
   case = Case(config)
   work = config.global_batch_size * count
   if not against:
     seconds = timing.in_turns({'ours': case.side(count)}, rounds)
-    ours = timing.summary(seconds['ours'], work)
-    return {'ours': ours, **(_of_matrix_rate(case, ours) if matrix_rate else {})}
+    return {'ours': timing.summary(seconds['ours'], work)}
   with (
     tempfile.TemporaryDirectory() as folder,
     against_torch.TorchProcess(torch_python, folder) as torch,
@@ -64,33 +60,25 @@ def measure(
     torch.build(*arrays, dtype=config.model.dtype, device=device, compile_mode=torch_compile)
     sides = {'ours': case.side(count), 'torch': lambda: torch.ask('step', count=count)}
     seconds = timing.in_turns(sides, rounds)
-    memory = torch.ask('memory')
-  sums = {name: timing.summary(values, work) for name, values in seconds.items()}
+    torch_bytes = torch.ask('memory')
   return {
-    **sums,
-    **(_of_matrix_rate(case, sums['ours']) if matrix_rate else {}),
+    **{name: timing.summary(values, work) for name, values in seconds.items()},
     'ratio': timing.ratio(seconds['ours'], seconds['torch']),
     'agreement': agreement,
-    'torch_bytes': memory,
+    'torch_bytes': torch_bytes,
     'versions': versions,
   }
 
 
-def _of_matrix_rate(case: Case, ours: dict[str, float]) -> dict[str, Any]:
-  # Forward, and the gradients of input and kernel, which are as much work each; the image's, which
-  # nobody needs, is counted too.
-  multiply_adds = 3 * case.multiply_adds() * ours['per_second'] / case.config.global_batch_size
-  # Devices that the host plays share its cores.
-  devices = 1 if jax.default_backend() == 'cpu' else jax.device_count()
-  rate = matrix.rate(case.config.model.dtype) * devices
-  return {'matrix': {'rate': rate, 'step': multiply_adds, 'share': multiply_adds / rate}}
-
-
 def compare(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:
-  """How far two computations of a training step are apart.
+  """Returns how far two computations of a training step are apart, as fractions.
+
+  Args:
+    ours: logits, loss and gradients of `Case.check`.
+    theirs: logits, loss and norms of the gradients, by PyTorch's names.
 
   Raises:
-    ConfigError: so far that they are of two functions.
+    ConfigError: the two are too far apart to compute the same function.
   """
   logits = np.asarray(theirs['logits'])
   norms = {

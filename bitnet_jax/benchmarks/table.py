@@ -1,4 +1,4 @@
-"""Results of benchmarks as Markdown."""
+"""Writes results of benchmarks as Markdown tables, for the terminal and BENCHMARKS.md."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections.abc import Sequence
 from typing import Any
 
 _CONDITIONS = ('processor', 'cores', 'device', 'devices', 'python', 'jax', 'onednn-cpu-gomp')
+_CASE = ('network', 'type', 'batch')
 
 
 def markdown(lines: Sequence[dict[str, Any]]) -> str:
-  """A table for each thing that was measured, and what it was measured on.
+  """Returns a table for each thing that was measured, then the machines and versions.
 
   Args:
-    lines: as `benchmark` writes them.
+    lines: lines that `benchmark` writes.
   """
   parts = []
   for what in dict.fromkeys(line['what'] for line in lines):
-    rows = [line for line in lines if line['what'] == what]
-    parts.append(_COLUMNS[what](rows))
-  seen = dict.fromkeys(
+    parts.append(_TABLES[what]([line for line in lines if line['what'] == what]))
+  conditions = dict.fromkeys(
     ', '.join(f'{name} {line["conditions"][name]}' for name in _CONDITIONS) for line in lines
   )
-  return '\n\n'.join([*parts, '\n'.join(seen)])
+  return '\n\n'.join([*parts, '\n'.join(conditions)])
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -34,41 +34,36 @@ def _case(line: dict[str, Any]) -> list[str]:
 
 
 def _steps(lines: Sequence[dict[str, Any]]) -> str:
-  header = ['network', 'type', 'batch', 'step, ms', 'images/s', 'PyTorch', 'ratio', 'middle half']
-  with_rate = any('matrix' in line['result'] for line in lines)
-  header += ['of matrix rate'] if with_rate else []
+  header = [*_CASE, 'step, ms', 'images/s', 'PyTorch', 'ratio', 'middle half']
   rows = []
   for line in lines:
     result = line['result']
-    ours = result['ours']
-    row = [f'{1e3 * line["batch"] / ours["per_second"]:.0f}', f'{ours["per_second"]:.1f}']
+    speed, others = result['ours']['per_second'], ['-'] * 3
     if 'torch' in result:
       ratio = result['ratio']
-      row += [f'{result["torch"]["per_second"]:.1f}', f'{ratio["median"]:.2f}']
-      row += [f'{ratio["low"]:.2f} to {ratio["high"]:.2f}']
-    else:
-      row += ['-'] * 3
-    if with_rate:
-      row.append(f'{result["matrix"]["share"]:.0%}' if 'matrix' in result else '-')
-    rows.append([*_case(line), *row])
+      others = [f'{result["torch"]["per_second"]:.1f}', f'{ratio["median"]:.2f}']
+      others.append(f'{ratio["low"]:.2f} to {ratio["high"]:.2f}')
+    rows.append([*_case(line), f'{1e3 * line["batch"] / speed:.0f}', f'{speed:.1f}', *others])
   return _table(header, rows)
 
 
 def _inference(lines: Sequence[dict[str, Any]]) -> str:
-  header = ['network', 'type', 'batch', 'ms', 'images/s', 'PyTorch', 'onnxruntime', 'ratio']
+  header = [*_CASE, 'ms', 'images/s', 'PyTorch', 'onnxruntime', 'ratio']
   rows = []
   for line in lines:
     result = line['result']
-    ours = result['ours']['per_second']
-    others = [result.get(name, {}).get('per_second') for name in ('torch', 'onnxruntime')]
-    row = [f'{1e3 * line["batch"] / ours:.1f}', f'{ours:.0f}']
-    row += [f'{other:.0f}' if other else '-' for other in others]
-    rows.append([*_case(line), *row, f'{result["ratio"]["median"]:.2f}' if any(others) else '-'])
+    speed = result['ours']['per_second']
+    others = [
+      f'{result[name]["per_second"]:.0f}' if name in result else '-'
+      for name in ('torch', 'onnxruntime')
+    ]
+    others.append(f'{result["ratio"]["median"]:.2f}' if 'ratio' in result else '-')
+    rows.append([*_case(line), f'{1e3 * line["batch"] / speed:.1f}', f'{speed:.0f}', *others])
   return _table(header, rows)
 
 
-def _loop(lines: Sequence[dict[str, Any]]) -> str:
-  header = ['network', 'type', 'batch', 'loop, images/s', 'bare steps, images/s', 'share']
+def _training_run(lines: Sequence[dict[str, Any]]) -> str:
+  header = [*_CASE, 'loop, images/s', 'bare steps, images/s', 'share']
   rows = []
   for line in lines:
     result = line['result']
@@ -79,7 +74,7 @@ def _loop(lines: Sequence[dict[str, Any]]) -> str:
 
 def _compile(lines: Sequence[dict[str, Any]]) -> str:
   parts = ('total', 'import', 'prepare', 'first step', 'later step')
-  header = ['network', 'type', 'batch', 'programs', *(f'{part}, s' for part in parts)]
+  header = [*_CASE, 'programs', *(f'{part}, s' for part in parts)]
   rows = [
     [*_case(line), name, *(f'{line["result"][name][part]:.1f}' for part in parts)]
     for line in lines
@@ -90,44 +85,33 @@ def _compile(lines: Sequence[dict[str, Any]]) -> str:
 
 def _memory(lines: Sequence[dict[str, Any]]) -> str:
   parts = ('arguments', 'temporary', 'peak', 'resident')
-  header = ['network', 'type', 'batch', *(f'{part}, MB' for part in parts)]
-
-  def megabytes(size: int | None) -> str:
-    return '-' if size is None else f'{size / 1e6:.0f}'
-
-  rows = [[*_case(line), *(megabytes(line['result'][part]) for part in parts)] for line in lines]
-  return _table(header, rows)
+  rows = []
+  for line in lines:
+    sizes = [line['result'][part] for part in parts]
+    rows.append([*_case(line), *('-' if s is None else f'{s / 1e6:.0f}' for s in sizes)])
+  return _table([*_CASE, *(f'{part}, MB' for part in parts)], rows)
 
 
 def _scaling(lines: Sequence[dict[str, Any]]) -> str:
-  header = [
-    'network',
-    'type',
-    'what differs',
-    'value',
-    'multiply-adds, G',
-    'least step, ms',
-    'G a second',
-  ]
+  header = ['network', 'type', 'what differs', 'value', 'multiply-adds, G', 'least step, ms']
   parts = []
   for line in lines:
-    rows = []
-    for case in line['result']['cases']:
+    result, rows = line['result'], []
+    for case in result['cases']:
       work, time = case['multiply_adds'] / 1e9, case['least']
       row = [case['field'], str(case['value']), f'{work:.2f}', f'{1e3 * time:.0f}']
-      # Forward, and the gradients of input and kernel, which are as much work each.
+      # The gradients of input and kernel are as much work each as the forward pass.
       rows.append([line['network'], line['dtype'], *row, f'{3 * work / time:.0f}'])
-    parts.append(_table(header, rows))
     layouts = [
       [str(layout['processes']), str(layout['devices']), f'{1e3 * layout["least"]:.0f}']
-      for layout in line['result']['layouts']
+      for layout in result['layouts']
     ]
-    parts.append(_table(['processes', 'devices of each', 'least step, ms'], layouts))
-    dispatch = line['result']['dispatch']
-    parts.append(
-      f'A call by pmap takes {1e6 * dispatch["pmap"]:.0f} microseconds, '
-      f'by jit {1e6 * dispatch["jit"]:.0f}.'
-    )
+    parts += [
+      _table([*header, 'G a second'], rows),
+      _table(['processes', 'devices of each', 'least step, ms'], layouts),
+      f'A call by pmap takes {1e6 * result["dispatch"]["pmap"]:.0f} microseconds, '
+      f'by jit {1e6 * result["dispatch"]["jit"]:.0f}.',
+    ]
   return '\n\n'.join(parts)
 
 
@@ -151,10 +135,10 @@ def _input_of(result: dict[str, Any]) -> str:
   return _table([result['images'], 'images/s a core', ''], [*rows, handing, resident])
 
 
-_COLUMNS = {
+_TABLES = {
   'step': _steps,
   'infer': _inference,
-  'loop': _loop,
+  'loop': _training_run,
   'compile': _compile,
   'memory': _memory,
   'input': _input,

@@ -1,4 +1,4 @@
-"""The training loop, with all it does besides, beside the bare steps it consists of."""
+"""Compares a training run, with all that its loop does, with the bare steps that it consists of."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from bitnet_jax.training.loop import TakeSteps
 Tree = Any
 
 _CLASSES, _SIZE = 10, 32
-# Turns from one checkpoint to the next: fewer than in any configuration, so that the cost shows.
+# Turns between two checkpoints: fewer than in any configuration, so that the cost shows.
 _SAVE_EVERY = 3
 
 
 class InTurns:
-  """Training steps that now and then are taken bare too; both times are kept apart.
+  """Takes training steps and, now and then, bare ones beside them, whose times are kept apart.
 
   Args:
-    take_steps: the compiled ones.
+    take_steps: the compiled steps.
     length: steps in a row of the loop, and then bare ones; no call goes past a multiple of it.
 
   Attributes:
@@ -42,7 +42,7 @@ class InTurns:
     self.bare: list[float] = []
 
   def __call__(self, state: Tree, inputs: Tree, count: int) -> tuple[Tree, Tree]:
-    """The state and the report after `count` steps; see `train.make_steps`."""
+    """Returns the state and the report after `count` steps, as `loop.TakeSteps` does."""
     if self._taken % self._length == 0:
       jax.block_until_ready(state)
       if self._taken > self._length:  # The first steps compile.
@@ -52,26 +52,26 @@ class InTurns:
     self._taken += count
     return self._take_steps(state, inputs, count)
 
-  def _bare_steps(self, state: Tree, inputs: Tree, most: int) -> float:
+  def _bare_steps(self, state: Tree, inputs: Tree, max_count: int) -> float:
     jax.block_until_ready(state)
     start = time.perf_counter()
-    for taken in range(0, self._length, most):
-      state, report = self._take_steps(state, inputs, min(most, self._length - taken))
+    for taken in range(0, self._length, max_count):
+      state, report = self._take_steps(state, inputs, min(max_count, self._length - taken))
     jax.block_until_ready(report)
     return time.perf_counter() - start
 
 
 def measure(config: ml_collections.ConfigDict, *, rounds: int, length: int = 10) -> dict[str, Any]:
-  """Trains on images of noise by the resident way, with checkpoints, metrics and progress.
+  """Trains on resident images of noise, with checkpoints, metrics and progress.
 
   Args:
-    config: of a network for small images.
+    config: a configuration of a network for small images.
     rounds: how often loop and bare steps take turns.
     length: steps of a turn, of an epoch and between metrics.
 
   Returns:
-    A JSON object: images a second of the loop and of bare steps, and what share of the bare
-    steps' speed the loop has.
+    A JSON object: images/second of the loop and of bare steps, and what share of the bare steps'
+    speed the loop has.
   """
   turns: list[InTurns] = []
 
@@ -80,23 +80,23 @@ def measure(config: ml_collections.ConfigDict, *, rounds: int, length: int = 10)
     return turns[0]
 
   with tempfile.TemporaryDirectory() as folder:
-    made = config.copy_and_resolve_references()
-    batch = made.global_batch_size
+    config = config.copy_and_resolve_references()
+    batch = config.global_batch_size
     _write_images(pathlib.Path(folder) / 'photos', length * batch, 10 * _CLASSES)
-    made.data.name, made.data.dir = 'folder', f'{folder}/photos'
-    made.data.image_size, made.num_epochs = _SIZE, rounds + 2.0
-    made.log.every_steps, made.checkpoint.every_steps = length, _SAVE_EVERY * length
-    made.eval.every_epochs = made.checkpoint.every_epochs = 0
-    made.eval.batch_size = batch
+    config.data.name, config.data.dir = 'folder', f'{folder}/photos'
+    config.data.image_size, config.num_epochs = _SIZE, rounds + 2.0
+    config.log.every_steps, config.checkpoint.every_steps = length, _SAVE_EVERY * length
+    config.eval.every_epochs = config.checkpoint.every_epochs = 0
+    config.eval.batch_size = batch
     workdir = pathlib.Path(folder) / 'run'
     workdir.mkdir()
-    train.train(made, str(workdir), wrap_steps=wrap)
+    train.train(config, str(workdir), wrap_steps=wrap)
   loop, bare = turns[0].loop, turns[0].bare[1 : 1 + len(turns[0].loop)]
-  pairs = [own / whole for whole, own in zip(loop, bare, strict=True)]
+  shares = np.divide(bare, loop)
   return {
     'loop': {'per_second': batch * length / float(np.median(loop))},
     'bare': {'per_second': batch * length / float(np.median(bare))},
-    'share': {'median': float(np.median(pairs)), 'whole': sum(bare) / sum(loop)},
+    'share': {'median': float(np.median(shares)), 'whole': sum(bare) / sum(loop)},
   }
 
 
