@@ -1,1 +1,1 @@
-"""What `python -m bitnet_jax.benchmark` measures, a module each."""
+"""Measures speed and memory for `python -m bitnet_jax.benchmark`, each in a module of its own."""

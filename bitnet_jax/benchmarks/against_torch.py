@@ -1,4 +1,4 @@
-"""The same network, weights and batch in a process that runs PyTorch."""
+"""Runs a network with the same weights and batch in a PyTorch process, for comparisons."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ Tree = Any
 
 
 def network_spec(model: nn.Module) -> dict[str, Any]:
-  """Describes a network of `models.create_model` to `torch_networks.Network`."""
+  """Returns the specification that `torch_networks.TorchNetwork` builds the same network from.
+
+  Args:
+    model: a network of `models.create_model`.
+  """
   stages: Sequence[Sequence[tuple[int, int]]]
   if isinstance(model, bitnet.ImagenetBitNet):
     kind, stages = 'bit', model.stages
@@ -40,10 +44,9 @@ def network_spec(model: nn.Module) -> dict[str, Any]:
     for s, stage in enumerate(stages, start=1)
     for i, (features, depth) in enumerate(stage, start=1)
   ]
-  large = len(stages) == 4
   return {
     'blocks': blocks,
-    'stem': (64, 7) if large else (16, 3),
+    'stem': (64, 7) if len(stages) == 4 else (16, 3),
     'stem_norm': kind in ('bit', 'basic'),
     'final_norm': kind in ('residual', 'plain'),
     'channels': 3,
@@ -52,11 +55,10 @@ def network_spec(model: nn.Module) -> dict[str, Any]:
 
 
 def torch_arrays(variables: Tree) -> dict[str, np.ndarray]:
-  """Parameters and statistics by PyTorch's names and in its layout."""
+  """Returns parameters and statistics by PyTorch's names and in its layout."""
   norm = {'scale': 'weight', 'mean': 'running_mean', 'var': 'running_var'}
   arrays = {}
-  flat, _ = jax.tree_util.tree_flatten_with_path(variables)
-  for path, leaf in flat:
+  for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
     _, *modules, name = (key.key for key in path)
     value = np.asarray(leaf)
     if name == 'kernel':
@@ -66,23 +68,23 @@ def torch_arrays(variables: Tree) -> dict[str, np.ndarray]:
 
 
 class TorchProcess:
-  """A live process that runs PyTorch; a context manager.
+  """Runs PyTorch in another process for as long as a `with` block lasts.
 
   Args:
-    python: interpreter that has PyTorch; '' for this one.
-    folder: for the arrays that are handed over.
+    python: path of an interpreter that has PyTorch; '' for this one.
+    folder: directory for the arrays that the process reads.
 
   Raises:
-    ConfigError: that interpreter does not run PyTorch.
+    ConfigError: the interpreter does not run PyTorch.
   """
 
   def __init__(self, python: str, folder: str) -> None:
     self._folder = pathlib.Path(folder)
-    worker = pathlib.Path(__file__).with_name('torch_worker.py')
     self._python = python or sys.executable
-    # `-E -s`: what this process was started with is not for the other interpreter.
-    command = [self._python, '-E', '-s', str(worker)]
     self._stderr = self._folder / 'stderr'
+    # With -E and -s the other interpreter ignores the environment that this process was given.
+    worker = str(pathlib.Path(__file__).with_name('torch_worker.py'))
+    command = [self._python, '-E', '-s', worker]
     try:
       with self._stderr.open('w') as stderr:
         self._process = subprocess.Popen(
@@ -96,7 +98,7 @@ class TorchProcess:
     return errors.ConfigError('torch_python', self._python, problem, remedy)
 
   def _ended(self, problem: str) -> errors.ConfigError:
-    """The fault, with the last line that the process wrote."""
+    """Returns the fault, with the last line that the process wrote."""
     self._process.wait()
     last = self._stderr.read_text(errors='replace').strip().rpartition('\n')[2]
     return self._fault(f'{problem} ({last})' if last else problem)
@@ -109,7 +111,11 @@ class TorchProcess:
     self._process.communicate()
 
   def ask(self, what: str, **request: Any) -> Any:
-    """The answer to a request, see `torch_worker`."""
+    """Returns the answer to a request of `torch_worker`.
+
+    Raises:
+      ConfigError: the process ended.
+    """
     assert self._process.stdin and self._process.stdout
     try:
       self._process.stdin.write(json.dumps({'what': what, **request}) + '\n')
@@ -132,24 +138,29 @@ class TorchProcess:
     device: str = 'cpu',
     compile_mode: str = '',
   ) -> dict[str, Any]:
-    """Builds the network of a configuration with these weights; gives versions."""
+    """Builds the network of a configuration in the process and returns PyTorch's version.
+
+    Args:
+      config: the network and the optimizer.
+      variables: 'params' and 'batch_stats'.
+      images: `[batch, height, width, channels]`, float32.
+      labels: `[batch]`, int32.
+      dtype: type of the computation, 'float32' or 'bfloat16'.
+      device: 'cpu' or 'cuda'.
+      compile_mode: mode of torch.compile; '' for eager.
+    """
     num_classes = variables['params']['head']['kernel'].shape[-1]
-    model = build.make_model(config, num_classes, '')
     path = self._folder / 'arrays.npz'
     arrays = {'images': images, 'labels': labels, **torch_arrays(variables)}
     np.savez(path, **arrays)  # type: ignore[arg-type]
-    optimizer = {
-      'lr': config.optim.learning_rate,
-      'momentum': config.optim.momentum,
-      'nesterov': config.optim.nesterov,
-      'weight_decay': config.optim.weight_decay,
-    }
+    optim = config.optim
     return self.ask(
       'build',
-      spec=network_spec(model),
+      spec=network_spec(build.make_model(config, num_classes, '')),
       arrays=str(path),
       dtype=dtype,
       device=device,
       compile=compile_mode,
-      optimizer=optimizer,
+      optimizer={'lr': optim.learning_rate}
+      | {name: optim[name] for name in ('momentum', 'nesterov', 'weight_decay')},
     )

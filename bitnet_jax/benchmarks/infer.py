@@ -1,8 +1,7 @@
-"""Speed of a network in use, alone or in turns with PyTorch and onnxruntime."""
+"""Measures the speed of a network in use, alone or in turns with PyTorch and onnxruntime."""
 
 from __future__ import annotations
 
-import functools
 import tempfile
 from typing import Any
 
@@ -13,7 +12,7 @@ from bitnet_jax import errors
 from bitnet_jax.benchmarks import against_torch, timing
 from bitnet_jax.benchmarks.network import Case
 
-# Of the largest logit: two float32 computations of one function.
+# Largest difference of two float32 computations of one function, over the largest logit.
 _AGREEMENT = 1e-4
 
 
@@ -28,24 +27,29 @@ def measure(
   """Times the network, with batch norm folded, on a batch.
 
   Args:
-    config: of the network, the type and the batch.
+    config: the network, its type and the batch.
     rounds: how often each side is timed.
     count: applications of a timing.
     against: 'torch' for PyTorch and, in float32, onnxruntime; '' for no comparison.
-    torch_python: interpreter that has both; '' for this one.
+    torch_python: path of an interpreter that has both; '' for this one.
 
   Returns:
-    A JSON object: seconds and images a second of each side, how much faster ours is than the
-    faster other one, and how closely the logits agree.
+    A JSON object: seconds and images/second of each side, how much faster ours is than the faster
+    other side, and how closely the logits agree.
 
   Raises:
-    ConfigError: PyTorch is not to be had, or computes something else.
+    ConfigError: PyTorch does not run, or computes something else.
   """
   case = Case(config)
-  run, ours = case.in_use()
-  run()
+  run = case.in_use()
+  logits = run()
+
+  def ours() -> float:
+    run()  # Wakes the threads.
+    return timing.seconds_of(run, count)
+
   work = config.global_batch_size * count
-  sides: dict[str, timing.Side] = {'ours': functools.partial(ours, count)}
+  sides: dict[str, timing.Side] = {'ours': ours}
   if not against:
     seconds = timing.in_turns(sides, rounds)
     return {'ours': timing.summary(seconds['ours'], work)}
@@ -55,7 +59,7 @@ def measure(
   ):
     arrays = (config, case.variables, case.images, case.labels)
     versions = torch.build(*arrays, dtype=config.model.dtype)
-    agreement = _compare(run(), np.asarray(torch.ask('logits')), config.model.dtype)
+    agreement = _compare(logits, np.asarray(torch.ask('logits')), config.model.dtype)
     sides['torch'] = lambda: torch.ask('infer', count=count)
     if config.model.dtype == 'float32':
       versions['onnxruntime'] = torch.ask('export')

@@ -1,8 +1,8 @@
-"""Speed of the input: decoding and cropping, the stream through its workers, the resident way.
+"""Measures the speed of the input: decoding and cropping, the stream's workers, resident images.
 
 Rates are images for each second of a core's time, of all threads and processes together, so that
-what else runs on the machine matters little; those of the stream are given by the clock too. The
-ways of decoding take turns within one run.
+other programs on the machine matter little; the stream's rates are given by the clock too. The ways
+of decoding take turns within one run.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _TICKS = os.sysconf('SC_CLK_TCK')
 
 @dataclasses.dataclass
 class MemorySource:
-  """Encoded images in memory; see `sources.Source`."""
+  """Holds encoded images in memory, as a `sources.Source`."""
 
   encoded: tuple[bytes, ...]
   name: str = 'memory'
@@ -60,17 +60,17 @@ class MemorySource:
 
 
 def load_images(path: str) -> tuple[bytes, ...]:
-  """JPEG files out of a folder or a tar archive; '' is for photographs made of noise."""
+  """Returns the JPEG files of a folder or a tar archive, or images of noise for ''."""
   if not path:
     return tuple(_noise(seed) for seed in range(100))
   if os.path.isfile(path):
     return tuple(body for _, body in archives.walk(path) if body[:2] == b'\xff\xd8')
-  found = sorted(p for p in pathlib.Path(path).rglob('*') if p.suffix.lower() in ('.jpg', '.jpeg'))
-  return tuple(p.read_bytes() for p in found)
+  files = sorted(p for p in pathlib.Path(path).rglob('*') if p.suffix.lower() in ('.jpg', '.jpeg'))
+  return tuple(file.read_bytes() for file in files)
 
 
 def _noise(seed: int) -> bytes:
-  """A JPEG of 500 x 375 pixels and about 110 KB, as they are in ILSVRC12."""
+  """Returns a JPEG of 500 x 375 pixels and about 110 KB, which is usual in ILSVRC12."""
   rng = np.random.default_rng(seed)
   coarse = rng.integers(0, 256, (24, 32, 3), np.uint8)
   pixels = cv2.resize(coarse, (500, 375), interpolation=cv2.INTER_CUBIC).astype(float)
@@ -88,7 +88,7 @@ def _pillow(encoded: bytes, box: tuple[int, int, int, int]) -> np.ndarray:
 
 
 def _torchvision(encoded: bytes, box: tuple[int, int, int, int]) -> np.ndarray:
-  """Its default: crop, bilinear with antialias, and the conversion to a float tensor."""
+  """Crops, resizes bilinearly with antialias and converts to float32, as torchvision does."""
   top, left, height, width = box
   with Image.open(io.BytesIO(encoded)) as image:
     part = image.convert('RGB').crop((left, top, left + width, top + height))
@@ -105,16 +105,14 @@ def _opencv(encoded: bytes, box: tuple[int, int, int, int]) -> np.ndarray:
 
 
 def decoding(images: Sequence[bytes]) -> dict[str, float]:
-  """Images for each second of a core, of each way; the median over rounds taken in turns."""
+  """Returns images for each second of a core, by way of decoding: the median over rounds."""
   cut = crop.RandomResizedCrop(SIZE)
   filtered = dataclasses.replace(cut, antialias=True)
   bits = [crop.example_random_bits(0, 0, i) for i in range(len(images))]
   boxes = []
-  for encoded, bits_of_one in zip(images, bits, strict=True):
+  for encoded, draw in zip(images, bits, strict=True):
     image = decode.EncodedImage(encoded, 3, '')
-    box = crop.random_area_box(
-      image.height, image.width, bits_of_one, area=cut.area, aspect=cut.aspect
-    )
+    box = crop.random_area_box(image.height, image.width, draw, area=cut.area, aspect=cut.aspect)
     boxes.append(box or (0, 0, image.height, image.width))
   ways: dict[str, Callable[[int], np.ndarray]] = {
     'Pillow': lambda i: _pillow(images[i], boxes[i]),
@@ -135,17 +133,17 @@ def decoding(images: Sequence[bytes]) -> dict[str, float]:
 
 @dataclasses.dataclass(frozen=True)
 class ReadyBatches:
-  """The same batch at every step: what is left is what handing it over costs."""
+  """Gives the same batch at every step, so that only handing the batch over takes time."""
 
   batch: stream.Batch
 
   def __call__(self, number: int) -> stream.Batch:
-    """The batch."""
+    """Returns the batch."""
     return self.batch
 
 
 def training_batches(images: Sequence[bytes]) -> stream.TrainingBatches:
-  """Batches of random-area crops."""
+  """Returns batches of random-area crops."""
   cut = crop.RandomResizedCrop(SIZE)
   return stream.TrainingBatches(MemorySource(tuple(images)), 0, _BATCH, 0, _BATCH, cut)
 
@@ -153,10 +151,10 @@ def training_batches(images: Sequence[bytes]) -> stream.TrainingBatches:
 def streaming(
   batches: Callable[[int], stream.Batch], workers: int, num_batches: int
 ) -> tuple[float, float]:
-  """Images a second by the clock, and for each second of a core, once the workers run."""
+  """Returns images/second of running workers, by the clock and for each second of a core."""
   reader = stream.iterate(batches, 0, workers=workers, timeout_seconds=120)
   try:
-    for _ in range(2 * workers + 3):  # What was made ahead while the first was waited for.
+    for _ in range(2 * workers + 3):  # Workers read ahead while they start.
       next(reader)
     start, cpu = time.perf_counter(), _cpu_seconds()
     for _ in range(num_batches):
@@ -168,10 +166,10 @@ def streaming(
 
 
 def scaling(batches: Callable[[int], stream.Batch]) -> dict[int, tuple[float, float]]:
-  """What `streaming` gives with 1, 2 and one worker a core.
+  """Returns the rates of `streaming` with 1, 2 and one worker a core, by number of workers.
 
-  Of several rounds in turns: by the clock the best, for others may use the machine too; of a core
-  the median.
+  By the clock the best of several rounds counts, because other programs may use the machine too; of
+  a core the median counts.
   """
   numbers = sorted({1, 2, host.available_cores()})
   rounds = [{n: streaming(batches, n, 20 * n) for n in numbers} for _ in range(_STREAM_ROUNDS)]
@@ -180,7 +178,7 @@ def scaling(batches: Callable[[int], stream.Batch]) -> dict[int, tuple[float, fl
 
 
 def _cpu_seconds() -> float:
-  """Of this process and its children; Linux tells."""
+  """Returns the processor time of this process and its children, in seconds; needs Linux."""
   total = time.process_time()
   for process in multiprocessing.active_children():
     fields = pathlib.Path(f'/proc/{process.pid}/stat').read_text().rpartition(')')[2].split()
@@ -189,7 +187,7 @@ def _cpu_seconds() -> float:
 
 
 def augmenting(batch_size: int = 128, num_batches: int = 200) -> float:
-  """CIFAR images for each second of a core: gathered, normalized, padded, cropped and mirrored."""
+  """Returns CIFAR images, gathered and augmented, for each second of a core."""
   rng = np.random.default_rng(0)
   inputs = {
     'image': jnp.asarray(rng.integers(0, 256, (50000, 32, 32, 3), np.uint8)),
@@ -214,29 +212,27 @@ def augmenting(batch_size: int = 128, num_batches: int = 200) -> float:
 
 
 def run(images: str) -> dict[str, Any]:
-  """Measures.
+  """Measures the input.
 
   Args:
-    images: a folder, an archive, or '' for photographs made of noise.
+    images: path of a folder or a tar archive of JPEG files, or '' for images of noise.
 
   Returns:
-    A JSON object, in images a second: 'decoding' of each way on a core; 'stream' by number of
+    A JSON object, in images/second: 'decoding' of each way on a core; 'stream' by number of
     workers, 'clock' and 'core'; 'handing_over' and 'resident' on a core.
 
   Raises:
-    ConfigError: there are too few images for a batch.
+    ConfigError: the images do not fill a batch.
   """
   encoded = load_images(images)
   if len(encoded) < _BATCH:
     problem = f'has {len(encoded)} JPEG files'
     raise errors.ConfigError('images', images, problem, f'name {_BATCH} or more')
   batches = training_batches(encoded)
-  rates = decoding(encoded)
-  stream_rates = scaling(batches)
   return {
     'images': f'{len(encoded)} {"photographs" if images else "images made of noise"}',
-    'decoding': rates,
-    'stream': {n: {'clock': clock, 'core': core} for n, (clock, core) in stream_rates.items()},
+    'decoding': decoding(encoded),
+    'stream': {n: {'clock': clock, 'core': core} for n, (clock, core) in scaling(batches).items()},
     'handing_over': streaming(ReadyBatches(batches(0)), 1, 100)[1],
     'resident': augmenting(),
   }

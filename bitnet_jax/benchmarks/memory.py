@@ -1,4 +1,4 @@
-"""Memory of a training step, as the compiler lays it out and as the system counts it."""
+"""Measures the memory of a training step, by the compiler's plan and by the system's count."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from bitnet_jax.distributed import devices
 
 
 def measure(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """Compiles a step, takes it twice and reads the counters.
+  """Compiles a step, takes the step twice and reads the counters.
 
   Args:
-    config: of the network, the type and the batch.
+    config: the network, its type and the batch.
 
   Returns:
     A JSON object, in bytes: 'arguments' and 'temporary' of the compiled step on a device; 'peak'
-    of the device's allocator, None where it keeps no count; 'resident', the process's largest size.
+    of the device's allocator, None where the allocator keeps no count; 'resident', the process's
+    largest size.
   """
   case = Case(config)
   state, inputs = devices.replicate(case.state), case.inputs()

@@ -1,13 +1,13 @@
-"""How a training step's time grows with the network, the batch, the image and the devices."""
+"""Measures how a step's time grows with the network, the batch, the image and the devices."""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +21,7 @@ from bitnet_jax.benchmarks.network import Case
 from bitnet_jax.config import validation
 from bitnet_jax.distributed import devices
 
-# What is varied, one at a time, of a network that takes half a second a step on two cores.
+# Values that are varied, one at a time, of a network that takes half a second a step on two cores.
 _VARIED: dict[str, tuple[int, ...]] = {
   'model.width': (1, 2, 4, 8),
   'model.tree_depth': (1, 2, 3, 4),
@@ -29,30 +29,29 @@ _VARIED: dict[str, tuple[int, ...]] = {
   'global_batch_size': (16, 32, 64, 128),
   'data.image_size': (16, 24, 32, 48),
 }
-_LAYOUTS = ((1, 1), (1, 2), (1, 4), (2, 1))  # processes, and devices of each
+_LAYOUTS = ((1, 1), (1, 2), (1, 4), (2, 1))  # Processes, and devices of each.
 _DISPATCHES = 200
 
 
 def measure(config: ml_collections.ConfigDict, *, rounds: int) -> dict[str, Any]:
-  """Times steps around a configuration.
+  """Times steps of a configuration and of its neighbors.
 
   Args:
-    config: of a network for small images; its own sizes are the middle of every row of values.
-    rounds: steps that are timed of each case.
+    config: a configuration of a network for small images; each field is varied around its values.
+    rounds: number of steps that are timed of each case.
 
   Returns:
     A JSON object: 'cases', each with the field that differs, its value, multiply-adds of the
     forward pass for the batch, and seconds of a step; 'layouts', with processes, devices and
-    seconds; 'dispatch', seconds to call a function mapped over the devices, and a jitted one, of
-    a state's arrays.
+    seconds; 'dispatch', as `dispatch` returns it.
   """
   cases, sides = [], {}
   for field, values in _VARIED.items():
     for value in values:
-      made = config.copy_and_resolve_references()
-      made.update_from_flattened_dict({field: value})
-      validation.validate_devices(made, jax.device_count())
-      network = Case(made)
+      varied = config.copy_and_resolve_references()
+      varied.update_from_flattened_dict({field: value})
+      validation.validate_devices(varied, jax.device_count())
+      network = Case(varied)
       cases.append({'field': field, 'value': value, 'multiply_adds': network.multiply_adds()})
       sides[f'{field} {value}'] = network.side()
   for case, seconds in zip(cases, timing.in_turns(sides, rounds).values(), strict=True):
@@ -67,6 +66,7 @@ def measure(config: ml_collections.ConfigDict, *, rounds: int) -> dict[str, Any]
 def _layout(
   config: ml_collections.ConfigDict, processes: int, count: int, rounds: int
 ) -> dict[str, float]:
+  """Times steps that some processes, with `count` devices each, take together."""
   environment = {
     **os.environ,
     'JAX_PLATFORMS': 'cpu',
@@ -95,7 +95,7 @@ def _layout(
 
 
 def dispatch(case: Case) -> dict[str, float]:
-  """Seconds of a call that adds one to every array of the state, by pmap and by jit."""
+  """Returns the seconds of a call that adds one to every array of the state, by pmap and by jit."""
 
   def add(state: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf + jnp.ones((), leaf.dtype), state)
@@ -110,12 +110,9 @@ def dispatch(case: Case) -> dict[str, float]:
 
 
 def _calls(function: Callable[[Any], Any], state: Any) -> timing.Side:
-  def run() -> float:
+  def call() -> Any:
     nonlocal state
-    start = time.perf_counter()
-    for _ in range(_DISPATCHES):
-      state = function(state)
-    jax.block_until_ready(state)
-    return time.perf_counter() - start
+    state = function(state)
+    return state
 
-  return run
+  return functools.partial(timing.seconds_of, call, _DISPATCHES)

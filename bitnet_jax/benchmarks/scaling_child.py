@@ -1,4 +1,4 @@
-"""Takes steps as one process of several, for `scaling`; prints their seconds as a JSON list."""
+"""Takes steps as one of several processes of `scaling` and prints their seconds as a JSON list."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _WARM_UP = 2
 
 
 def main() -> None:
-  """Joins the processes that stdin names, then takes the steps."""
+  """Joins the processes that stdin names and takes the steps."""
   request = json.load(sys.stdin)
   config = default_config()
   config.update(request['config'])

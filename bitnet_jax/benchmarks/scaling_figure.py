@@ -1,4 +1,4 @@
-"""The figure of `scaling`: seconds of a step against multiply-adds."""
+"""Draws the result of `scaling`: seconds of a training step against multiply-adds."""
 
 from __future__ import annotations
 
@@ -19,19 +19,17 @@ def draw(line: dict[str, Any], output: str) -> None:
   """Draws a result of the benchmark.
 
   Args:
-    line: as `benchmark` writes it.
-    output: a PNG or SVG file.
+    line: a line that `benchmark` writes.
+    output: path of a PNG or SVG file.
   """
   fig = plots.new_figure(8, 5)
   panel = fig.subplots()
-  cases = line['result']['cases']
   for (field, name), color in zip(_NAMES.items(), plots.COLORS, strict=False):
-    rows = [case for case in cases if case['field'] == field]
-    work = [case['multiply_adds'] / 1e9 for case in rows]
-    times = [1e3 * case['least'] for case in rows]
-    values = ', '.join(str(case['value']) for case in rows)
+    cases = [case for case in line['result']['cases'] if case['field'] == field]
+    work = [case['multiply_adds'] / 1e9 for case in cases]
+    times = [1e3 * case['least'] for case in cases]
+    values = ', '.join(str(case['value']) for case in cases)
     panel.plot(work, times, marker='o', color=color, label=f'{name}: {values}')
-  panel.autoscale_view()
   for which in ('x', 'y'):
     plots.logarithmic(panel, which)
   title = f'{line["network"]} and networks around it, {line["dtype"]}'

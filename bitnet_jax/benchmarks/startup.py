@@ -1,4 +1,4 @@
-"""Time from the start of a process to its first training step, with and without kept programs."""
+"""Measures the time from the start of a process to its first step, with a cold and a warm cache."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ import ml_collections
 
 
 def measure(config: ml_collections.ConfigDict, *, rounds: int) -> dict[str, Any]:
-  """Starts processes.
+  """Starts processes one after the other, which share a cache of compiled programs.
 
   Args:
-    config: of the network.
-    rounds: how often a process finds the programs kept.
+    config: the network.
+    rounds: number of processes that start with a warm cache.
 
   Returns:
-    A JSON object: seconds from start to first step, and the parts of it, of the first process
-    ('cold') and the median one of those after it ('warm'): imports, what is done before the first
-    step (tracing, drawing the parameters, compiling), that step, and beside it a later one.
+    A JSON object of seconds, for the first process ('cold') and the median one of those after it
+    ('warm'): the total from start to first step; the imports; the preparation of the first step
+    (tracing, drawing the parameters, compiling); that step; and a later step.
+
+  Raises:
+    RuntimeError: a process failed.
   """
   with tempfile.TemporaryDirectory() as folder:
-    # Unfiltered, the last line of a traceback is the fault's.
+    # Without filtering, the last line of a traceback names the fault.
     environment = {**os.environ, 'XDG_CACHE_HOME': folder, 'JAX_TRACEBACK_FILTERING': 'off'}
     environment.pop('JAX_COMPILATION_CACHE_DIR', None)
     runs = [_start(config, environment) for _ in range(1 + rounds)]

@@ -1,7 +1,7 @@
-"""Starts as a run does, for `startup`: reads a configuration from stdin, takes two steps.
+"""Starts as a run does, with a configuration from stdin, and takes two steps for `startup`.
 
-Prints the clock after the imports, after the preparation and after the first step, and the seconds
-of the second, as a JSON list.
+The process prints a JSON list: the clock after the imports, after the preparation and after the
+first step, and the seconds of the second step.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from bitnet_jax.runtime import host
 
 
 def main() -> None:
-  """Takes the steps; heavy imports are part of what is timed."""
+  """Takes the steps; the heavy imports are part of the timing."""
   host.keep_freed_memory()
   with host.gc_paused():
     from bitnet_jax.benchmarks.network import Case

@@ -1,7 +1,8 @@
-"""Timing of things in turns, and what a timing was taken on."""
+"""Times the sides of a comparison in turns, and describes the machine, for all benchmarks."""
 
 from __future__ import annotations
 
+import operator
 import os
 import platform
 import statistics
@@ -14,54 +15,57 @@ import jax
 from bitnet_jax.logs import run_info
 from bitnet_jax.runtime import host
 
-# A side of a comparison: does the work once and says how many seconds it took.
+# A side of a comparison: does the work once and returns the seconds that it took.
 Side = Callable[[], float]
 
 # Seconds between two sides. Threads of another process that wait awake for its next kernel
-# (PyTorch's, onnxruntime's) keep their cores for some hundredths.
+# (PyTorch's, onnxruntime's) keep their cores for some hundredths of a second.
 _REST = 0.1
 
 
+def seconds_of(function: Callable[[], Any], count: int = 1) -> float:
+  """Returns the seconds of `count` calls, until the arrays of the last call are computed."""
+  start = time.perf_counter()
+  for _ in range(count):
+    result = function()
+  jax.block_until_ready(result)
+  return time.perf_counter() - start
+
+
 def in_turns(sides: Mapping[str, Side], rounds: int, warm_up: int = 2) -> dict[str, list[float]]:
-  """Seconds of each side in each round; within a round one side runs after the other, rested.
+  """Returns the seconds of each side in each round; the sides of a round run one after the other.
 
   Args:
-    sides: by name.
-    rounds: measured ones.
-    warm_up: rounds before, which count for nothing.
+    sides: the sides, by name.
+    rounds: number of rounds that count.
+    warm_up: number of rounds before them.
   """
   seconds: dict[str, list[float]] = {name: [] for name in sides}
-  for number in range(warm_up + rounds):
+  for _ in range(warm_up + rounds):
     for name, side in sides.items():
       time.sleep(_REST)
-      took = side()
-      if number >= warm_up:
-        seconds[name].append(took)
-  return seconds
+      seconds[name].append(side())
+  return {name: values[warm_up:] for name, values in seconds.items()}
 
 
 def summary(seconds: list[float], work: float = 0.0) -> dict[str, float]:
-  """Median, least, and the range of the middle half, in seconds; work done in a second."""
-  ordered = sorted(seconds)
-  quartiles = statistics.quantiles(ordered, n=4) if len(ordered) > 1 else [ordered[0]] * 3
-  median = statistics.median(ordered)
-  result = {'median': median, 'least': ordered[0], 'spread': quartiles[2] - quartiles[0]}
+  """Returns median, least and range of the middle half, in seconds, and the work in a second."""
+  low, median, high = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else seconds * 3
+  result = {'median': median, 'least': min(seconds), 'spread': high - low}
   return {**result, 'per_second': work / median} if work else result
 
 
 def ratio(ours: list[float], theirs: list[float]) -> dict[str, float]:
-  """How much faster ours is, from the rounds taken as pairs: median and the middle half."""
-  pairs = sorted(other / own for own, other in zip(ours, theirs, strict=True))
-  low, middle, high = statistics.quantiles(pairs, n=4)
-  return {'median': middle, 'low': low, 'high': high, 'least_times': min(theirs) / min(ours)}
+  """Returns how much faster ours is, from the rounds taken as pairs: median and middle half."""
+  low, median, high = statistics.quantiles(map(operator.truediv, theirs, ours), n=4)
+  return {'median': median, 'low': low, 'high': high, 'least_times': min(theirs) / min(ours)}
 
 
 def conditions() -> dict[str, Any]:
-  """Machine, versions and load, as a JSON object."""
-  environment = run_info.environment()
-  packages = {name: environment['packages'][name] for name in ('jax', 'jaxlib', 'onednn-cpu-gomp')}
+  """Returns machine, versions and load, as a JSON object."""
+  packages = run_info.environment()['packages']
   return {
-    **packages,
+    **{name: packages[name] for name in ('jax', 'jaxlib', 'onednn-cpu-gomp')},
     'python': platform.python_version(),
     'device': jax.devices()[0].device_kind,
     'devices': jax.device_count(),

@@ -1,8 +1,8 @@
-"""The networks in PyTorch, as one would write them there to be fast: for side-by-side benchmarks.
+"""Defines the networks in PyTorch, written to be fast, for side-by-side benchmarks.
 
-Left and right of a tree level are one convolution, as in `bitnet_jax.models`, and modules bear the
-same names, so that weights carry over by name. This file imports PyTorch alone: the benchmark may
-run it with another Python than the one that runs JAX.
+The left and right children of a tree level are one convolution, as in `bitnet_jax.models`, and
+modules have the same names, so that weights carry over by name. This file imports PyTorch alone:
+the benchmark may run the file with another Python than the one that runs JAX.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from torch import nn
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
-  """A convolution padded by half its kernel, without bias."""
+  """Returns a convolution without bias, padded by half its kernel."""
   return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
 
 
 class BitBlock(nn.Module):
-  """The binary tree of `bitnet_jax.models.blocks.BitBlock`."""
+  """Computes the binary tree of `bitnet_jax.models.blocks.BitBlock`."""
 
   def __init__(self, inputs: int, features: int, tree_depth: int, stride: int):
     super().__init__()
@@ -42,7 +42,7 @@ class BitBlock(nn.Module):
 
 
 class PreActivationBlock(nn.Module):
-  """The Wide ResNet's block; plainnet's without the shortcut."""
+  """Computes the block of the Wide ResNet, or, without its shortcut, of plainnet."""
 
   def __init__(self, inputs: int, features: int, tree_depth: int, stride: int, shortcut: bool):
     super().__init__()
@@ -70,7 +70,7 @@ class PreActivationBlock(nn.Module):
 
 
 class BasicBlock(nn.Module):
-  """The ILSVRC12 ResNets' block of type B."""
+  """Computes the block of type B of the ILSVRC12 ResNets."""
 
   def __init__(self, inputs: int, features: int, stride: int):
     super().__init__()
@@ -90,15 +90,15 @@ class BasicBlock(nn.Module):
 
 
 class TorchNetwork(nn.Module):
-  """Stem, blocks, global average pooling and classifier."""
+  """Computes stem, blocks, global average pooling and classifier."""
 
   def __init__(self, spec: dict):
     """Builds the network.
 
     Args:
       spec: 'blocks', a list of (name, kind, features, tree depth, stride); 'stem', (features,
-        kernel); 'stem_norm', whether one follows the stem; 'final_norm', whether one precedes the
-        pooling; 'channels' of the image; 'classes'.
+        kernel); 'stem_norm', whether batch norm follows the stem; 'final_norm', whether batch norm
+        precedes the pooling; 'channels' of the image; 'classes'.
     """
     super().__init__()
     inputs, kernel = spec['stem']
@@ -122,7 +122,7 @@ class TorchNetwork(nn.Module):
     self.head = nn.Linear(inputs, spec['classes'])
 
   def forward(self, x: torch.Tensor) -> torch.Tensor:
-    """Maps `[batch, channels, height, width]` to logits, float32."""
+    """Maps `[batch, channels, height, width]` to logits `[batch, classes]`, float32."""
     x = self.stem_conv(x)
     if hasattr(self, 'stem_norm'):
       x = F.relu(self.stem_norm(x), inplace=True)

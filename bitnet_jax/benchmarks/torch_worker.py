@@ -1,29 +1,31 @@
-"""The PyTorch side of a comparison: a process that trains or applies a network when it is told to.
+"""Trains or applies a network in PyTorch when a benchmark tells this process to.
 
-Run by path with any Python that has PyTorch, so that it needs no other package:
-python torch_worker.py. Requests come as lines of JSON on stdin, answers leave on stdout.
+`python torch_worker.py` runs with any Python that has PyTorch and needs no other package of this
+project. Requests come as lines of JSON on stdin, answers leave on stdout.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-import torch_networks  # beside this file
+import torch_networks  # Lies beside this file.
 
 
 class Worker:
-  """A network, its optimizer and a batch.
+  """Holds a network, its optimizer and a batch.
 
   Args:
-    request: 'spec' of the network; 'arrays', a file of weights by PyTorch's names, 'images' (NHWC)
-      and 'labels'; 'dtype'; 'device'; 'compile', a mode of torch.compile or ''; 'optimizer', the
-      arguments of SGD.
+    request: 'spec' of the network; 'arrays', a file of weights by PyTorch's names, of 'images'
+      (NHWC) and of 'labels'; 'dtype'; 'device'; 'compile', a mode of torch.compile or '';
+      'optimizer', the arguments of SGD.
   """
 
   def __init__(self, request: dict[str, Any]) -> None:
@@ -50,7 +52,7 @@ class Worker:
       torch.cuda.synchronize()
 
   def check(self) -> dict[str, Any]:
-    """Logits and loss of a training step, and the norm of each gradient."""
+    """Returns logits and loss of a training step, and the norm of each gradient."""
     logits = self._logits()
     loss = F.cross_entropy(logits.float(), self.labels)
     self.optimizer.zero_grad()
@@ -61,30 +63,32 @@ class Worker:
       'gradients': {k: p.grad.norm().item() for k, p in self.network.named_parameters()},
     }
 
-  def step(self, count: int) -> float:
-    """Seconds of `count` training steps."""
+  def _seconds(self, function: Callable[[], Any], count: int) -> float:
     self._synchronize()
     start = time.perf_counter()
     for _ in range(count):
-      self.optimizer.zero_grad()
-      F.cross_entropy(self._logits().float(), self.labels).backward()
-      self.optimizer.step()
+      function()
     self._synchronize()
     return time.perf_counter() - start
 
+  def step(self, count: int) -> float:
+    """Returns the seconds of `count` training steps."""
+
+    def take_step() -> None:
+      self.optimizer.zero_grad()
+      F.cross_entropy(self._logits().float(), self.labels).backward()
+      self.optimizer.step()
+
+    return self._seconds(take_step, count)
+
   def infer(self, count: int) -> float:
-    """Seconds of `count` applications without gradients, after one that wakes the threads."""
+    """Returns the seconds of `count` applications, after one that wakes the threads."""
     with torch.inference_mode():
       self._logits()
-      self._synchronize()
-      start = time.perf_counter()
-      for _ in range(count):
-        self._logits()
-      self._synchronize()
-      return time.perf_counter() - start
+      return self._seconds(self._logits, count)
 
   def export(self) -> str:
-    """Writes the network for onnxruntime and loads it there; gives its version."""
+    """Loads the network into onnxruntime and returns the version of onnxruntime."""
     import onnxruntime
 
     self.network.eval()
@@ -97,20 +101,18 @@ class Worker:
     return onnxruntime.__version__
 
   def infer_onnx(self, count: int) -> float:
-    """Seconds of `count` applications by onnxruntime, after one that wakes the threads."""
-    self.session.run(None, self.fed)
-    start = time.perf_counter()
-    for _ in range(count):
-      self.session.run(None, self.fed)
-    return time.perf_counter() - start
+    """Returns the seconds of `count` applications by onnxruntime, after one that wakes threads."""
+    run = functools.partial(self.session.run, None, self.fed)
+    run()
+    return self._seconds(run, count)
 
   def logits(self) -> list:
-    """Of the network in evaluation."""
+    """Returns the logits of the network in evaluation."""
     with torch.inference_mode():
       return self._logits().float().cpu().numpy().tolist()
 
   def answer(self, request: dict[str, Any]) -> Any:
-    """What a request asks for."""
+    """Returns the answer to a request."""
     what = request['what']
     if what in ('infer', 'logits'):
       self.network.eval()
@@ -122,7 +124,7 @@ class Worker:
 
 
 def main() -> None:
-  """Answers until stdin ends."""
+  """Answers requests until stdin ends."""
   worker = None
   for line in sys.stdin:
     request = json.loads(line)
