@@ -39,7 +39,7 @@ cd "$root"
 measure() {  # CONFIG BATCH STEPS
   echo "== $1 batch $2"
   "$python" -m bitnet_jax.benchmark --what=step --config="configs/$1" --config.model.dtype=bfloat16 \
-    --config.global_batch_size="$2" --config.model.batch_norm_group=0 --count="$3" --rounds="$rounds" --matrix_rate --against=torch \
+    --config.global_batch_size="$2" --config.model.batch_norm_group=0 --count="$3" --rounds="$rounds" --against=torch \
     --torch_python="${torch_python:-$python}" --torch_compile="$torch_compile" --json="$output/results.jsonl" >/dev/null
   "$python" -m bitnet_jax.benchmark --what=memory --config="configs/$1" --config.model.dtype=bfloat16 \
     --config.global_batch_size="$2" --config.model.batch_norm_group=0 --json="$output/results.jsonl" >/dev/null
