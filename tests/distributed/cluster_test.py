@@ -5,7 +5,6 @@ More of two real processes: tests/faults/.
 
 import ast
 import json
-import os
 import pathlib
 import shutil
 import signal
@@ -17,6 +16,7 @@ from absl.testing import absltest, parameterized
 from tests.helpers import train_process
 from tests.helpers.cluster_process import ClusterCase
 from tests.helpers.paths import program
+from tests.helpers.processes import outside_environment
 
 # Two steps. A group of batch norm within each device: one over all of them costs Gloo a message a
 # layer.
@@ -112,6 +112,7 @@ class LocalClusterTest(absltest.TestCase):
     (folder / 'bitnet_jax').mkdir()
     (folder / 'bitnet_jax' / 'main.py').write_text(main)
     command = ['bash', str(folder / 'launch' / 'local_cluster.sh'), *arguments]
+    options = {'env': outside_environment(), **options}
     return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
 
   def test_passes_on_the_code_that_explains_most(self):
@@ -142,7 +143,7 @@ class LocalClusterTest(absltest.TestCase):
       ):
         arguments += [f'{name}={given}', name, given, '--config.seed=1', 'runs/a']
         expected += [f'{name}={want}', name, want, '--config.seed=1', 'runs/a']
-    home = {**os.environ, 'HOME': '/home/me'}
+    home = {**outside_environment(), 'HOME': '/home/me'}
     done = self.run_script('1', *arguments, main=self.SHOWS, cwd=here, env=home)
     self.assertEqual(ast.literal_eval(done.stdout), expected, done.stderr)
 

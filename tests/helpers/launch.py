@@ -51,7 +51,7 @@ def environment(**variables: str) -> dict[str, str]:
   kept = {
     name: value
     for name, value in {**os.environ}.items()
-    if not name.startswith('PIP_') and name not in ('PYTHON', 'VENV', 'VIRTUAL_ENV')
+    if not name.startswith('PIP_') and name not in ('PYTHON', 'PYTHONPATH', 'VENV', 'VIRTUAL_ENV')
   }
   return (
     kept | {'PIP_CONFIG_FILE': os.devnull, 'PIP_RETRIES': '0', 'PYTHON': sys.executable} | variables
