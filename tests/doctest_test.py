@@ -5,7 +5,7 @@ import importlib
 
 from absl.testing import absltest, parameterized
 
-MODULES = ('training.optim',)
+MODULES = ('config.sizes', 'data.images.augment', 'models.blocks', 'models.norm', 'training.optim')
 
 
 class DoctestTest(parameterized.TestCase):

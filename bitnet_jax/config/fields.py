@@ -16,6 +16,7 @@ from typing import Any
 import ml_collections
 
 from bitnet_jax import errors
+from bitnet_jax.config.datasets import DATASETS
 from bitnet_jax.config.networks import NETWORKS
 
 # Roles of a field: what it decides, and so whether it may change when a run is resumed.
@@ -134,7 +135,7 @@ FIELDS: tuple[Field, ...] = (
     'data.name',
     'cifar10',
     'data set',
-    choices=('digits', 'cifar10', 'cifar100', 'folder', 'imagenet2012'),
+    choices=tuple(DATASETS),
   ),
   Field(
     'data.dir',

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration: names, types, ranges, what fields demand of one another."""
+"""Checks a configuration: names, types, ranges, and what fields demand of one another."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import ml_collections
 
 from bitnet_jax import errors
-from bitnet_jax.config import fields
+from bitnet_jax.config import fields, sizes
+from bitnet_jax.config.datasets import DATASETS
 
 _FIELDS = {field.name: field for field in fields.FIELDS}
 
@@ -42,13 +43,9 @@ def validate_devices(config: ml_collections.ConfigDict, num_devices: int) -> Non
   for name in ('global_batch_size', 'eval.batch_size'):
     value = dict(fields.flatten(config))[name]
     if value % num_devices:
-      lower = value // num_devices * num_devices
-      raise errors.ConfigError(
-        f'config.{name}',
-        value,
-        f'not divisible by {num_devices} devices',
-        f'use {lower or num_devices} or {lower + num_devices}',
-      )
+      lower, upper = sizes.nearest_multiples(value, num_devices)
+      problem = f'not divisible by {num_devices} devices'
+      raise errors.ConfigError(f'config.{name}', value, problem, f'use {lower} or {upper}')
   group = config.model.batch_norm_group
   local = config.global_batch_size // num_devices
   if not batch_fits(config.global_batch_size, group, num_devices):
@@ -61,10 +58,9 @@ def validate_devices(config: ml_collections.ConfigDict, num_devices: int) -> Non
 
 
 def batch_fits(batch_size: int, group: int, num_devices: int) -> bool:
-  """Whether a batch divides among the devices, and batch norm's groups among them."""
+  """Returns whether a batch divides among the devices, and batch norm's groups fit them."""
   local, rest = divmod(batch_size, num_devices)
-  spans = group and local and group % local == 0 and num_devices % (group // local) == 0
-  return bool(local and not rest and (not group or local % group == 0 or spans))
+  return bool(local) and not rest and sizes.group_layout(local, group, num_devices) is not None
 
 
 def _check_field(field: fields.Field, value: Any) -> None:
@@ -101,14 +97,13 @@ def _check_element(field: fields.Field, name: str, value: Any, element: Any) -> 
 
 def _check_model(config: ml_collections.ConfigDict) -> None:
   model = config.model
-  if model.name == 'bitnet' and (16 * model.width) % 2**model.tree_depth:
-    unit = max(2**model.tree_depth // 16, 1)
-    lower = model.width // unit * unit
+  if model.name == 'bitnet' and not sizes.tree_fits(16 * model.width, model.tree_depth):
+    lower, upper = sizes.nearest_multiples(model.width, max(2**model.tree_depth // 16, 1))
     raise errors.ConfigError(
       'config.model.width',
       model.width,
       f'16*width={16 * model.width} not divisible by 2**tree_depth={2**model.tree_depth}',
-      f'use width {lower or unit} or {lower + unit}, or a smaller tree_depth',
+      f'use width {lower} or {upper}, or a smaller tree_depth',
     )
 
 
@@ -121,16 +116,16 @@ def _check_optim(config: ml_collections.ConfigDict) -> None:
 
 
 def _check_data(config: ml_collections.ConfigDict) -> None:
-  data = config.data
+  data, dataset = config.data, DATASETS[config.data.name]
   if len(data.mean) != len(data.std) or len(data.mean) not in (1, 3):
     raise errors.ConfigError(
       'config.data.std', data.std, f'does not match data.mean={data.mean}', 'give 1 or 3 of each'
     )
-  if data.name == 'folder' and not data.dir:
+  if dataset.needs_dir and not data.dir:
     raise errors.ConfigError(
-      'config.data.dir', repr(data.dir), 'a folder has no default place', 'name its path'
+      'config.data.dir', repr(data.dir), f'a {data.name} has no default place', 'name its path'
     )
-  if data.name in ('folder', 'imagenet2012') and not data.image_size:
+  if not dataset.image_size and not data.image_size:
     raise errors.ConfigError(
       'config.data.image_size', 0, f'images of {data.name} vary in size', 'name a side in pixels'
     )
@@ -161,7 +156,7 @@ def _check_stream(config: ml_collections.ConfigDict) -> None:
     return
   for name, wants_stream in (
     ('config.data.train_crop', data.train_crop == 'random_area'),
-    ('config.data.name', data.name == 'imagenet2012'),
+    ('config.data.name', DATASETS[data.name].must_stream),
     ('config.data.on_error', data.on_error == 'skip'),
     ('config.eval.resize', bool(resize)),
   ):

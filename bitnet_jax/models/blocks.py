@@ -1,4 +1,4 @@
-"""Blocks: the binary tree, the conventional stack, and the residual form of the baselines.
+"""Builds the blocks of the networks: binary tree, conventional stack and residual blocks.
 
 The paper's letters and the names used here:
 
@@ -17,17 +17,19 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from bitnet_jax.config import sizes
+
 ModuleDef = Any
 
 
 def check_divisible(features: int, tree_depth: int) -> None:
   """Raises ValueError unless a tree of that depth can halve `features` at every level."""
-  unit = 2**tree_depth
-  if tree_depth < 1 or features % unit:
-    lower = features // unit * unit
+  if not sizes.tree_fits(features, tree_depth):
+    unit = 2**tree_depth
+    lower, upper = sizes.nearest_multiples(features, unit)
     raise ValueError(
       f'features={features}: not divisible by {unit} (2**tree_depth, tree_depth={tree_depth}); '
-      f'use {lower or unit} or {lower + unit}'
+      f'use {lower} or {upper}'
     )
 
 
@@ -39,9 +41,22 @@ def binary_tree(
 ) -> jax.Array:
   """Runs a binary tree over `x`.
 
-  Left and right of a level read the same input, so one layer of twice the filters computes both;
-  its first half is the right child, which goes to the output, its second half the left one, which
-  feeds the next level.
+  With x_0 the input and f_k the layer of level k,
+
+      [right_k, left_k] = f_k(left_(k-1)),   left_0 = x_0,   right_k, left_k: D / 2**k channels
+      y = concat(right_1, ..., right_K, left_K).
+
+  Left and right of a level read the same input, so one fused layer f_k of D / 2**(k-1) filters
+  computes both; its first half is the right child, which goes to the output, and its second half
+  the left child, which feeds the next level. The branches of D=16, K=3 are 8, 4, 2 and 2 wide:
+
+  >>> def layer(x, level, filters):  # Every output tells its level.
+  ...   return jnp.full((1, filters), level)
+  >>> print(binary_tree(jnp.zeros((1, 5)), 16, 3, layer)[0])
+  [1 1 1 1 1 1 1 1 2 2 2 2 3 3 3 3]
+  >>> binary_tree(jnp.zeros((1, 5)), 20, 3, layer)
+  Traceback (most recent call last):
+  ValueError: features=20: not divisible by 8 (2**tree_depth, tree_depth=3); use 16 or 24
 
   Args:
     x: input, `[batch, ..., channels]`.
@@ -50,14 +65,17 @@ def binary_tree(
     layer: `layer(x, level, filters)`, the fused layer of a level, counted from 1.
 
   Returns:
-    concat(right_1, ..., right_K, left_K), `[batch, ..., features]`.
+    The output y, `[batch, ..., features]`.
 
   Raises:
     ValueError: `features` cannot be halved `tree_depth` times.
 
   Source:
-    Equations 2 and 3. Equation 3 prints lefts and the last right, which would leave every other
-    right child without a gradient; the prose under it and the authors' code say it as here.
+    Equations 2 and 3.
+
+  Departs:
+    Equation 3 prints lefts and the last right, which would leave every other right child without
+    a gradient; the prose under the equation and the authors' code agree with this function.
   """
   check_divisible(features, tree_depth)
   outputs = []
@@ -70,17 +88,17 @@ def binary_tree(
 
 
 class BitBlock(nn.Module):
-  """A binary tree of 3x3 convolutions, each followed by batch norm and ReLU.
+  """Computes a binary tree of 3x3 convolutions, each followed by batch norm and ReLU.
 
-  Input `[batch, height, width, channels]`, output
+  The input is `[batch, height, width, channels]`, the output
   `[batch, ceil(height / strides), ceil(width / strides), features]`.
 
   Attributes:
     features: output channels D, divisible by 2**tree_depth.
     tree_depth: levels K; with 1 the block is one plain convolution, batch norm and ReLU.
-    conv: makes a convolution.
-    norm: makes a batch norm with ReLU.
-    strides: of the first level.
+    conv: constructor of a convolution.
+    norm: constructor of a batch norm with ReLU.
+    strides: strides of the first level.
 
   Source:
     Section 3.2.
@@ -94,7 +112,7 @@ class BitBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    """Runs the block; raises ValueError where `features` cannot be halved that often."""
+    """Maps `[batch, height, width, channels]` to the output; raises ValueError as `binary_tree`."""
 
     def layer(x: jax.Array, level: int, filters: int) -> jax.Array:
       strides = self.strides if level == 1 else 1
@@ -107,14 +125,14 @@ class BitBlock(nn.Module):
 
 
 class ConvenBlock(nn.Module):
-  """K stacked 3x3 convolutions of D filters, each followed by batch norm and ReLU.
+  """Stacks K 3x3 convolutions of D filters, each followed by batch norm and ReLU.
 
   Attributes:
     features: output channels D.
     tree_depth: layers K.
-    conv: makes a convolution.
-    norm: makes a batch norm with ReLU.
-    strides: of the first layer.
+    conv: constructor of a convolution.
+    norm: constructor of a batch norm with ReLU.
+    strides: strides of the first layer.
 
   Source:
     Section 3.1, equation 1.
@@ -137,7 +155,7 @@ class ConvenBlock(nn.Module):
 
 
 class PreActivationBlock(nn.Module):
-  """The Wide ResNet baselines' block: batch norm and ReLU before each of K convolutions.
+  """Computes the Wide ResNet block: batch norm and ReLU before each of K convolutions.
 
   Where the shape changes, the shortcut is a 1x1 convolution that reads the same batch norm and
   ReLU as the branch.
@@ -145,9 +163,9 @@ class PreActivationBlock(nn.Module):
   Attributes:
     features: output channels D.
     tree_depth: convolutions K of the branch.
-    conv: makes a convolution.
-    norm: makes a batch norm with ReLU.
-    strides: of the first convolution and of the projection.
+    conv: constructor of a convolution.
+    norm: constructor of a batch norm with ReLU.
+    strides: strides of the first convolution and of the projection.
     shortcut: False for the plain network without shortcuts.
 
   Source:
@@ -176,13 +194,13 @@ class PreActivationBlock(nn.Module):
 
 
 class BasicBlock(nn.Module):
-  """The ILSVRC12 ResNets' block: two convolutions, the ReLU of the second after the addition.
+  """Computes the ILSVRC12 ResNets' block: two convolutions, the second ReLU after the addition.
 
   Attributes:
     features: output channels.
-    conv: makes a convolution.
-    norm: makes a batch norm with ReLU.
-    strides: of the first convolution and of the projection.
+    conv: constructor of a convolution.
+    norm: constructor of a batch norm with ReLU.
+    strides: strides of the first convolution and of the projection.
 
   Source:
     He et al., 2016, with shortcuts of type B (1x1 projections where the shape changes).

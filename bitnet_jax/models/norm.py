@@ -1,7 +1,7 @@
-"""Batch norm over groups of examples, with ReLU, and its gradient written out.
+"""Computes batch norm over groups of examples, with ReLU, and its gradient, for the layers.
 
-Autodiff would keep the normalized input, the mask and several float32 copies; written out, the
-gradient needs the input and two vectors, and passes over the activations twice.
+Autodiff would keep the normalized input, the mask and several float32 copies. The gradient written
+out here needs the input and two vectors, and passes over the activations twice.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from bitnet_jax.config import sizes
 
 SETTINGS = ('group_size', 'axis_name', 'relu', 'momentum', 'epsilon', 'kernels')
 # Averages a value over the devices of a group.
@@ -30,14 +32,26 @@ def normalize(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Normalizes each group by its own mean and variance.
 
+  With m and v the mean and variance of a group's N values x of a feature, r = (v + epsilon)**-0.5
+  and n = (x - m) r, the result and the gradients of a loss L are
+
+      y = scale n + bias, then max(y, 0) if relu
+      g = dL/dy, times [y > 0] if relu
+      dL/dx = scale r (g - mean(g) - n mean(g n)),   dL/dscale = sum(g n),   dL/dbias = sum(g).
+
+  >>> x = jnp.array([[[1.0], [3.0]], [[10.0], [30.0]]])  # Two groups of two examples.
+  >>> y, mean, var = normalize(x, jnp.ones(1), jnp.zeros(1), 0.0, False, lambda value: value)
+  >>> print(y.ravel(), mean.ravel(), var.ravel())
+  [-1.  1. -1.  1.] [ 2. 20.] [  1. 100.]
+
   Args:
     x: `[groups, examples and positions, features]`, of any float type.
     scale: `[features]`, float32.
     bias: `[features]`, float32.
-    epsilon: added to the variance.
+    epsilon: constant added to the variance.
     relu: whether a ReLU follows.
-    over_devices: averages a value over the devices that share a group; statistics and their
-      gradients go through it.
+    over_devices: averages a value over the devices that share a group, for the statistics and
+      their gradients.
 
   Returns:
     The result, of the shape and type of `x`; mean and variance (divided by the count, not by one
@@ -82,7 +96,15 @@ normalize.defvjp(_forward, _backward)
 
 
 def group_layout(local_batch: int, group_size: int, num_devices: int) -> tuple[int, int]:
-  """How batch norm's groups lie on the devices.
+  """Returns how batch norm's groups lie on the devices.
+
+  A group of G examples, on devices of b examples each, is b / G groups on every device where
+  G divides b, and one group over G / b devices where b divides G:
+
+  >>> group_layout(128, 64, num_devices=1)
+  (2, 1)
+  >>> group_layout(32, 64, num_devices=8)
+  (1, 2)
 
   Args:
     local_batch: examples on one device.
@@ -96,19 +118,16 @@ def group_layout(local_batch: int, group_size: int, num_devices: int) -> tuple[i
     ValueError: the group neither divides a device's batch nor is a multiple of it that divides
       the number of devices.
   """
-  group_size = group_size or local_batch * num_devices
-  if local_batch % group_size == 0:
-    return local_batch // group_size, 1
-  devices = group_size // local_batch
-  if group_size % local_batch == 0 and num_devices % devices == 0:
-    return 1, devices
+  layout = sizes.group_layout(local_batch, group_size, num_devices)
+  if layout:
+    return layout
   raise ValueError(
     f'batch norm group of {group_size} does not fit {num_devices} device(s) with {local_batch} '
     f'examples each; choose a group that divides {local_batch}, or a multiple of it'
   )
 
 
-# Jitted, so that JAX traces and differentiates it once for all layers of the same shapes.
+# Jitted, so that JAX traces and differentiates the function once for all layers of equal shapes.
 @functools.partial(jax.jit, static_argnames=SETTINGS)
 def batch_norm(
   x: jax.Array,
@@ -123,22 +142,28 @@ def batch_norm(
   epsilon: float,
   kernels: Any,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Batch norm in training.
+  """Applies batch norm in training, and moves the running averages.
+
+  The settings are the fields of `layers.GroupedBatchNorm`, which describes them. A running average
+  becomes momentum * average + (1 - momentum) * mean over the groups of this batch.
 
   Args:
     x: `[batch, ..., features]`, of the type of the result.
     scale: `[features]`, float32.
     bias: `[features]`, float32.
     running: averages of mean and variance, `[features]` each.
-    group_size: these are the fields of `layers.GroupedBatchNorm`.
-    axis_name: see there.
-    relu: see there.
-    momentum: see there.
-    epsilon: see there.
-    kernels: see `kernels.Kernels`.
+    group_size: examples that share statistics.
+    axis_name: the axis that pmap maps over, or ''.
+    relu: whether a ReLU follows.
+    momentum: share of the running averages that is kept.
+    epsilon: constant added to the variance.
+    kernels: computes the result, as `kernels.Kernels`.
 
   Returns:
-    The result, and the two averages with this batch in them.
+    The result, and the two averages after this batch.
+
+  Raises:
+    ValueError: the groups do not fit the devices.
   """
   num_devices = lax.axis_size(axis_name) if axis_name else 1
   groups, devices = group_layout(x.shape[0], group_size, num_devices)
@@ -152,7 +177,7 @@ def batch_norm(
 
   grouped = x.reshape(groups, x.shape[0] // groups, -1, x.shape[-1])
   y, mean, var = kernels.normalize(grouped, scale, bias, epsilon, relu, over_devices)
-  unbiased = var * (count / max(count - 1, 1))  # what Torch's running average takes
+  unbiased = var * (count / max(count - 1, 1))  # Torch averages this one.
   keep = momentum
   running_mean = keep * running[0] + (1 - keep) * mean.mean(axis=0)
   running_var = keep * running[1] + (1 - keep) * unbiased.mean(axis=0)

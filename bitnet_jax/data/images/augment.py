@@ -1,7 +1,18 @@
-"""Augmentation and normalization on the device, from uint8 pixels to the network's input.
+"""Augments and normalizes uint8 pixels on the device, which gives the network's input.
 
 The random choices of an example depend on the run's seed, the step and the example's position in
-the global batch, so they are the same whatever the number of devices or processes.
+the global batch, so they are the same whatever the number of devices or processes. Training
+computes, for every pixel x of an image on the scale 0..255,
+
+    y = (A x + b - mean) / std,   A = 1, b = 0 without color jitter and lighting,
+
+then pads, crops and mirrors y:
+
+>>> augment = make_train_augment(mean=(100.0,), std=(50.0,), pad=0, pad_mode='zeros', flip=False)
+>>> image = jnp.array([[0, 100], [150, 200]], jnp.uint8).reshape(1, 2, 2, 1)
+>>> print(augment(image, example_keys(jax.random.key(0), 0, jnp.arange(1))).reshape(2, 2))
+[[-2.  0.]
+ [ 1.  2.]]
 """
 
 from __future__ import annotations
@@ -15,8 +26,8 @@ import numpy as np
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
 
 GRAY = (0.299, 0.587, 0.114)
-# Of the colors of ILSVRC12, on the scale 0..1; a column is a component (fb.resnet.torch,
-# datasets/imagenet.lua).
+# Principal components of the colors of ILSVRC12, on the scale 0..1, one in each column
+# (fb.resnet.torch, datasets/imagenet.lua).
 EIGENVALUES = (0.2175, 0.0188, 0.0045)
 EIGENVECTORS = (
   (-0.5675, 0.7192, 0.4009),
@@ -26,12 +37,12 @@ EIGENVECTORS = (
 
 
 def example_keys(rng: jax.Array, step: jax.Array, positions: jax.Array) -> jax.Array:
-  """One random key for each example.
+  """Returns one random key for each example.
 
   Args:
     rng: the run's key.
     step: scalar, counted from 0.
-    positions: `[batch]`, int32, in the global batch.
+    positions: `[batch]`, int32, positions in the global batch.
 
   Returns:
     Keys, `[batch]`.
@@ -49,7 +60,10 @@ def normalize(images: jax.Array, mean: Sequence[float], std: Sequence[float]) ->
     std: per channel, on the same scale.
 
   Returns:
-    float32 images.
+    float32 images of the same shape.
+
+  >>> print(normalize(jnp.array([[[[0.0, 255.0]]]]), mean=(51.0, 102.0), std=(51.0, 51.0)))
+  [[[[-1.  3.]]]]
   """
   scale = np.float32(1.0) / np.asarray(std, np.float32)
   return images.astype(jnp.float32) * scale - np.asarray(mean, np.float32) * scale
@@ -72,11 +86,21 @@ def random_crop_flip(
 
   Source:
     Section 4.1.
+
+  Row i of the result is row i + offset of the padded image, the offset uniform in 0..2 * pad, and
+  so are the columns:
+
+  >>> image = jnp.arange(1, 10).reshape(1, 3, 3, 1)
+  >>> keys = example_keys(jax.random.key(0), 0, jnp.zeros(1, jnp.int32))
+  >>> print(random_crop_flip(image, keys, pad=1, pad_mode='zeros', flip=False)[0, :, :, 0])
+  [[0 0 0]
+   [2 3 0]
+   [5 6 0]]
   """
   height, width = images.shape[1:3]
   bits = jax.vmap(lambda key: jax.random.bits(key, (3,), jnp.uint32))(keys)
   mirrored = (bits[:, 2] & 1) == 1
-  if not pad:  # Without the gather, which is slow on large images.
+  if not pad:  # The gather below is slow on large images.
     return jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images) if flip else images
   rows = _window(bits[:, 0], pad, height)
   columns = _window(bits[:, 1], pad, width)
@@ -89,7 +113,7 @@ def random_crop_flip(
 
 
 def _window(bits: jax.Array, pad: int, size: int) -> jax.Array:
-  """Indices of a window of `size` at a random offset of 0 to 2 * pad, `[batch, size]`."""
+  """Returns indices `[batch, size]` of windows at random offsets of 0 to 2 * pad."""
   offsets = (bits % jnp.uint32(2 * pad + 1)).astype(jnp.int32)
   return offsets[:, None] + jnp.arange(size)
 
@@ -97,20 +121,21 @@ def _window(bits: jax.Array, pad: int, size: int) -> jax.Array:
 def color_transform(
   images: jax.Array, keys: jax.Array, *, jitter: float, lighting: float
 ) -> tuple[jax.Array, jax.Array]:
-  """Random brightness, contrast and saturation, then lighting noise.
+  """Draws brightness, contrast, saturation and lighting noise as one affine map of the colors.
 
-  The recipe takes the first three in random order. Without clamping, as in Torch, the order
-  changes nothing (saturation leaves every gray as it is, and all three are linear), so none is
-  drawn.
+  The recipe applies the first three in random order. Without clamping, as in Torch, the order
+  changes nothing (saturation leaves every gray unchanged, and all three are linear), so no order
+  is drawn.
 
   Args:
     images: `[batch, height, width, 3]`, on the scale 0..255.
     keys: `[batch]`.
-    jitter: see `draw_color`.
-    lighting: see `draw_color`.
+    jitter: largest change of a factor, as in `draw_color`.
+    lighting: standard deviation of the noise, as in `draw_color`.
 
   Returns:
-    What `apply_color` takes; its results may leave 0..255, as they do in Torch.
+    Matrix `[batch, 3, 3]` and offset `[batch, 3]` for `apply_color`, whose results may leave
+    0..255, as they do in Torch.
 
   Source:
     Section 4.2; fb.resnet.torch, datasets/transforms.lua, ColorJitter and Lighting.
@@ -125,10 +150,10 @@ def color_transform(
 
 
 def draw_color(key: jax.Array, jitter: float, lighting: float) -> tuple[jax.Array, jax.Array]:
-  """The random numbers of an example's colors.
+  """Draws the random numbers of an example's colors.
 
   Args:
-    key: of the example.
+    key: key of the example.
     jitter: factors are uniform in [1 - jitter, 1 + jitter].
     lighting: standard deviation of the noise.
 
@@ -136,7 +161,7 @@ def draw_color(key: jax.Array, jitter: float, lighting: float) -> tuple[jax.Arra
     Factors of brightness, contrast and saturation, `[3]`; noise along each principal component
     of color, `[3]`.
   """
-  # The key itself gives crop and flip.
+  # The key itself draws crop and flip.
   factor_key, noise_key = jax.random.split(jax.random.fold_in(key, 1))
   factors = 1.0 + jitter * jax.random.uniform(factor_key, (3,), minval=-1.0, maxval=1.0)
   return factors, lighting * jax.random.normal(noise_key, (3,))
@@ -145,18 +170,25 @@ def draw_color(key: jax.Array, jitter: float, lighting: float) -> tuple[jax.Arra
 def color_matrix(
   mean: jax.Array, factors: jax.Array, noise: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """The matrix A and offset b of the colors x that become A x + b.
+  """Returns the matrix A and offset b of the map from a color x to A x + b.
 
   Brightness blends x with black, contrast with the mean gray of the image, saturation with the
-  pixel's own gray; lighting adds a color.
+  pixel's own gray; lighting adds a color. With factors (B, C, S), gray weights g, mean color m,
+  eigenvalues e, eigenvectors V and noise z,
+
+      A = B C (S 1 + (1 - S) [g g g]^T),   b = B (1 - C) g.m + 255 V (e z).
+
+  >>> A, b = color_matrix(jnp.zeros(3), jnp.array([1.0, 1.0, 0.0]), jnp.zeros(3))  # Gray.
+  >>> print(A @ jnp.array([100.0, 200.0, 50.0]) + b)
+  [153. 153. 153.]
 
   Args:
-    mean: color of the image, `[3]`, on the scale 0..255.
-    factors: see `draw_color`.
-    noise: see `draw_color`.
+    mean: mean color of the image, `[3]`, on the scale 0..255.
+    factors: brightness, contrast and saturation, `[3]`.
+    noise: noise along each principal component of color, `[3]`.
 
   Returns:
-    `[3, 3]` and `[3]`.
+    A `[3, 3]` and b `[3]`.
   """
   brightness, contrast, saturation = factors
   gray = jnp.asarray(GRAY, jnp.float32)
@@ -167,7 +199,7 @@ def color_matrix(
 
 
 def apply_color(images: jax.Array, matrix: jax.Array, offset: jax.Array) -> jax.Array:
-  """A x + b of every pixel: `[batch, height, width, 3]`, `[batch, 3, 3]`, `[batch, 3]`."""
+  """Returns A x + b of pixels `[batch, height, width, 3]`; A is `[batch, 3, 3]`, b `[batch, 3]`."""
   images = images.astype(jnp.float32)
   rows = matrix[:, None, None]  # Sums of products, not a matmul, which accelerators round.
   mixed = sum(images[..., i : i + 1] * rows[..., i] for i in range(3))
@@ -184,7 +216,17 @@ def make_train_augment(
   jitter: float = 0.0,
   lighting: float = 0.0,
 ) -> Augment:
-  """What training does to uint8 images: `augment(images, keys)` gives float32 of the same shape."""
+  """Returns training's `augment(images, keys)`, from uint8 to float32 images of the same shape.
+
+  Args:
+    mean: per channel, on the scale 0..255.
+    std: per channel, on the scale 0..255.
+    pad: pixels padded on each side before the crop; 0 for no crop.
+    pad_mode: 'zeros' or 'reflect', as in `random_crop_flip`.
+    flip: whether half of the images are mirrored.
+    jitter: largest change of brightness, contrast and saturation; 0 for none.
+    lighting: standard deviation of the lighting noise; 0 for none.
+  """
 
   def augment(images: jax.Array, keys: jax.Array) -> jax.Array:
     if jitter or lighting:
@@ -199,7 +241,7 @@ def make_train_augment(
 
 
 def evaluation_views(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
-  """Normalizes; crops `[batch, views, ...]` become `[batch * 2 * views, ...]`, each mirrored too.
+  """Normalizes images; crops `[batch, views, ...]` become `[batch * 2 * views, ...]`, with mirrors.
 
   Args:
     images: uint8 `[batch, height, width, channels]`, or `[batch, views, height, width, channels]`.

@@ -7,6 +7,7 @@ from absl.testing import absltest, parameterized
 from PIL import Image
 from sklearn import datasets
 
+from bitnet_jax.config.datasets import DATASETS
 from bitnet_jax.data.datasets import builders, prepared, sources
 from bitnet_jax.data.images import decode
 
@@ -19,6 +20,19 @@ class EncodePngTest(parameterized.TestCase):
     with Image.open(encoded) as image:
       self.assertEqual(image.format, 'PNG')
       np.testing.assert_array_equal(np.asarray(image), pixels)
+
+
+class TableTest(parameterized.TestCase):
+  def test_configuration_lists_every_builder(self):
+    self.assertEqual(set(DATASETS), {*builders.BUILDERS, 'folder'})
+
+  @parameterized.parameters(*builders.BUILDERS)
+  def test_image_size_is_that_of_the_features(self, name):
+    builder = prepared.make_builder(name, self.create_tempdir().full_path)
+    self.assertEqual(DATASETS[name].image_size, builder.info.features['image'].shape[0] or 0)
+
+  def test_images_of_a_folder_vary_in_size(self):
+    self.assertEqual(DATASETS['folder'].image_size, sources.FolderSource.image_size)
 
 
 class DigitsTest(absltest.TestCase):
