@@ -1,7 +1,7 @@
-"""Opens the way of a split to the devices: resident in their memory, or streamed from disk.
+"""Opens the pipeline of a split to the devices: resident in their memory, or streamed from disk.
 
-Both ways have one interface, `Pipeline`. What comes after it (augmentation, network, loss) does not
-know which way the images came.
+Both kinds have one interface, `Pipeline`, so augmentation, network and loss do not depend on which
+one brought the images.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from bitnet_jax.data.images.crop import CenterCrop, Crop, FiveCrop, RandomResize
 
 
 class Pipeline(Protocol):
-  """A split on its way to the devices.
+  """Brings the batches of a split to the devices.
 
   Attributes:
     num_examples: examples of the split.
-    num_batches: batches of a pass: whole ones in training, with the padded last one in evaluation.
-    class_names: in the order of the labels.
+    num_batches: batches of an epoch: whole ones in training, and the padded last in evaluation.
+    class_names: names in the order of the labels.
     image_shape: (height, width, channels).
-    fingerprint: SHA-256 of what the split is made of, see `sources.Source`; known after `load`.
-    shapes: what `inputs` hands each device, as shapes; known before anything is read.
+    fingerprint: SHA-256 of the data, as in `sources.Source`; final after `load`.
+    shapes: shapes of what `inputs` returns, on each device; final before anything is read.
     steps_share_inputs: whether all steps of an epoch can take their batches from one `inputs`.
   """
 
@@ -46,22 +46,22 @@ class Pipeline(Protocol):
 
   @staticmethod
   def fetch_batch(inputs: types.Tree, step_in_epoch: jax.Array) -> types.Batch:
-    """Takes a step's batch from `inputs`, within the compiled step, see `types.FetchBatch`."""
+    """Takes a step's batch from `inputs`, within the compiled step, as `types.FetchBatch`."""
 
   def load(self) -> None:
-    """Reads what has to be there before the first batch; raises DataError."""
+    """Reads what the first batch needs; raises DataError where the split cannot be read."""
 
   def inputs(self, number: int) -> types.Tree:
-    """Returns what batch `number`, counted from 0 over all epochs, is taken from.
+    """Returns the arrays from which `fetch_batch` takes batch `number`, counted over all epochs.
 
     Numbers rise from call to call, in a stream by one.
 
     Raises:
-      stream.Stopped: the run was asked to stop while a batch was waited for.
+      stream.Stopped: the run was asked to stop before the batch arrived.
     """
 
   def close(self) -> None:
-    """Ends whatever reads ahead."""
+    """Ends the processes and threads that read ahead."""
 
 
 def is_resident(config: ml_collections.ConfigDict) -> bool:
@@ -72,12 +72,12 @@ def is_resident(config: ml_collections.ConfigDict) -> bool:
 def open_training(
   config: ml_collections.ConfigDict, source: Source, stop: Callable[[], bool] = lambda: False
 ) -> Pipeline:
-  """Opens the way of a split to train on; the last partial batch of an epoch is dropped.
+  """Opens the pipeline of a split to train on, which drops the last partial batch of an epoch.
 
   Args:
     config: validated.
     source: the split, from `splits.open_split`.
-    stop: asked while a batch of a stream is waited for whether to give up.
+    stop: asked during a wait for a batch of a stream whether to give up.
   """
   batch_size, num_examples = config.global_batch_size, len(source)
   shape = splits.image_shape(config, source)
@@ -102,14 +102,14 @@ def open_evaluation(
   crops: int = 1,
   stop: Callable[[], bool] = lambda: False,
 ) -> Pipeline:
-  """Opens the way of a split to evaluate; each example comes once, and the last batch is padded.
+  """Opens the pipeline of a split to evaluate: each example once, the last batch padded.
 
-  Images that are resized before they are cropped, or cropped ten times, come as a stream.
+  Images that are resized before the crop, or cropped ten times, are streamed.
 
   Args:
     config: validated.
     source: the split, from `splits.open_split`.
-    crops: 1, or 10: center and corners of the image resized to `eval.resize`, and their mirror
+    crops: 1, or 10 for center and corners of the image resized to `eval.resize` and their mirror
       images, which `augment.evaluation_views` makes.
     stop: as for `open_training`.
 
@@ -167,6 +167,6 @@ def _training_crop(config: ml_collections.ConfigDict, size: int) -> Crop:
 
 
 def _share_of_process(global_batch_size: int) -> tuple[int, int]:
-  """Returns first position and number of this process's examples in a batch."""
+  """Returns the first position and the number of this process's examples in a batch."""
   count = global_batch_size // jax.process_count()
   return jax.process_index() * count, count

@@ -1,4 +1,4 @@
-"""Opens a split of the configured data set and says how large its images are."""
+"""Opens a split of the configured data set, and decides how large its images are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bitnet_jax import errors
 from bitnet_jax.data.datasets import sources
 from bitnet_jax.data.datasets.sources import Source
 
-# Data sets up to this size are compared with their SHA-256 at every start: a second of reading.
+# The SHA-256 of data sets up to this size is compared at every start, which takes a second.
 ALWAYS_HASHED_BYTES = 2**30
 
 
@@ -22,12 +22,12 @@ def open_split(
 
   Args:
     config: validated.
-    split: as `data.train_split`.
-    stop: ends the comparison with the manifest early; the caller then ends too.
+    split: name of the split, as `data.train_split`.
+    stop: ends the comparison with the manifest early where it returns True; the caller ends too.
 
   Raises:
-    DataError: the set is not prepared, empty or damaged.
-    ConfigError: its images have not the channels that `data.mean` is given for.
+    DataError: the data set is not prepared, empty or damaged.
+    ConfigError: the number of channels differs from the length of `data.mean`.
   """
   data = config.data
   hash_bytes = math.inf if data.verify else ALWAYS_HASHED_BYTES

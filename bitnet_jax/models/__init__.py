@@ -1,4 +1,4 @@
-"""Networks: BitNets and the baselines that they are measured against."""
+"""Defines the networks of the paper: BitNets and the baselines they are measured against."""
 
 from bitnet_jax.models.registry import create_model
 

@@ -1,4 +1,4 @@
-"""BitNets: the CIFAR family (d, k, n) of Table 1 and the two ILSVRC12 networks of Table 3."""
+"""Defines the BitNets: the CIFAR family (d, k, n) of Table 1, the ILSVRC12 pair of Table 3."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ BITNET34_STAGES = (
 
 
 class CifarBitNet(nn.Module):
-  """BitNet for small images: a 3x3 stem and three stages of BitBlocks.
+  """Classifies small images with a 3x3 stem and three stages of BitBlocks.
 
-  Input `[batch, height, width, channels]`, output logits `[batch, num_classes]`, float32. At 32x32
-  the stages see 32, 16 and 8 pixels.
+  The input is `[batch, height, width, channels]`, the output logits `[batch, num_classes]`,
+  float32. At 32x32 pixels the stages compute on 32, 16 and 8 pixels a side.
 
   Attributes:
     width: d; the stages are 16d, 32d and 64d wide.
     tree_depth: k of every block.
     num_blocks: n, blocks of a stage.
-    num_classes: logits.
-    conv: makes a convolution.
-    norm: makes a batch norm with ReLU.
-    head: makes the classifier.
+    num_classes: number of logits.
+    conv: constructor of a convolution.
+    norm: constructor of a batch norm with ReLU.
+    head: constructor of the classifier.
 
   Source:
     Table 1.
@@ -56,12 +56,12 @@ class CifarBitNet(nn.Module):
 
   @property
   def depth(self) -> int:
-    """Weighted layers on the longest path: stem, levels of the blocks, head."""
+    """Returns the weighted layers on the longest path: stem, levels of the blocks, head."""
     return 2 + 3 * self.tree_depth * self.num_blocks
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-    """Runs the network."""
+    """Maps images to logits; `train` says whether batch norm uses the batch's statistics."""
     x = self.norm(name='stem_norm')(self.conv(16, name='stem_conv')(x), train=train)
     for stage in range(1, 4):
       features = 16 * self.width * 2 ** (stage - 1)
@@ -78,16 +78,16 @@ class CifarBitNet(nn.Module):
 
 
 class ImagenetBitNet(nn.Module):
-  """BitNet for large images: a 7x7 stem, max pooling and four stages of BitBlocks.
+  """Classifies large images with a 7x7 stem, max pooling and four stages of BitBlocks.
 
-  Input `[batch, height, width, 3]`, output logits `[batch, num_classes]`, float32.
+  The input is `[batch, height, width, 3]`, the output logits `[batch, num_classes]`, float32.
 
   Attributes:
     stages: (width, tree depth) of every block, by stage.
-    num_classes: logits.
-    conv: makes a convolution.
-    norm: makes a batch norm with ReLU.
-    head: makes the classifier.
+    num_classes: number of logits.
+    conv: constructor of a convolution.
+    norm: constructor of a batch norm with ReLU.
+    head: constructor of the classifier.
 
   Source:
     Table 3.
@@ -101,12 +101,12 @@ class ImagenetBitNet(nn.Module):
 
   @property
   def depth(self) -> int:
-    """Weighted layers on the longest path: stem, levels of the blocks, head."""
+    """Returns the weighted layers on the longest path: stem, levels of the blocks, head."""
     return 2 + sum(tree_depth for stage in self.stages for _, tree_depth in stage)
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-    """Runs the network."""
+    """Maps images to logits; `train` says whether batch norm uses the batch's statistics."""
     x = self.conv(64, kernel_size=7, strides=2, name='stem_conv')(x)
     x = layers.max_pool(self.norm(name='stem_norm')(x, train=train))
     for stage, stage_blocks in enumerate(self.stages, start=1):

@@ -1,7 +1,7 @@
 """Makes the network that a configuration describes, and chooses what computes its layers.
 
 No other file outside of `onednn/` calls oneDNN. Without that folder, and the three lines here that
-name `make_kernels` or `unavailable`, XLA's kernels compute everything.
+contain `make_kernels` or `unavailable`, XLA's kernels compute everything.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from bitnet_jax.onednn import make_kernels, unavailable
 
 
 def choose_kernels(asked: str, dtype: str) -> Kernels:
-  """Returns what computes convolutions and batch norm.
+  """Returns the kernels that compute convolutions and batch norm.
 
   Args:
     asked: `config.model.kernels`: 'auto', 'xla', 'onednn' or 'winograd'.
     dtype: `config.model.dtype`.
 
   Raises:
-    ConfigError: kernels are asked for that cannot be had.
+    ConfigError: the requested kernels do not run here.
   """
   backend = jax.default_backend()
   if asked == 'xla' or (asked == 'auto' and backend != 'cpu'):
@@ -49,12 +49,12 @@ def make_model(
 
   Args:
     config: validated.
-    num_classes: logits.
-    axis_name: the axis that pmap maps over; '' outside of it.
-    kernels: what computes the layers; None for `choose_kernels`.
+    num_classes: number of logits.
+    axis_name: the axis that pmap maps over; '' outside of pmap.
+    kernels: computes the layers; None for `choose_kernels`.
 
   Raises:
-    ConfigError: as `choose_kernels`.
+    ConfigError: `choose_kernels` raised.
   """
   sizes = config.model.to_dict()
   asked = sizes.pop('kernels')

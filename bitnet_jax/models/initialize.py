@@ -1,8 +1,8 @@
-"""The numbers a network begins with: those of `model.init`, to the last bit, in less time.
+"""Draws a network's initial variables: bit for bit those of `model.init`, in less time.
 
-`model.init` runs the network to find its shapes, and draws each parameter by operations of its
-own, so that dozens of copies of the same drawing are compiled, or loaded. Here the layers only say
-what they would draw, and parameters of one kind are drawn by one loop.
+`model.init` runs the network to find its shapes, and draws each parameter by separate operations,
+so that dozens of copies of the same draw are compiled or loaded. Here the layers only record what
+they would draw, and one loop draws all parameters of the same initializer and shape.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _FILLS = {nn.initializers.zeros: 0.0, nn.initializers.ones: 1.0}
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class _Planned:
-  """A variable that is not there yet, float32.
+  """Describes a float32 variable that is still to be drawn.
 
   Attributes:
-    init: draws it, `init(key, shape)`.
-    shape: of the variable.
-    place: what Flax folds into the network's key to make the variable's.
+    init: draws the variable, `init(key, shape)`.
+    shape: shape of the variable.
+    place: the number that Flax folds into the network's key to make the variable's key.
   """
 
   init: nn.initializers.Initializer
@@ -44,7 +44,7 @@ class _Planned:
 
 
 class _Layer(layers.Layer):
-  """A layer that plans its variables and computes nothing."""
+  """Records the variables of a layer as `_Planned` and computes nothing."""
 
   @nn.nowrap
   def parameter(
@@ -81,7 +81,7 @@ class _Head(_Layer, layers.Head):
   pass
 
 
-# Field of a network, the layer it makes, and the one that plans in its place.
+# Field of a network, the layer that the field makes, and the layer that replaces it in a plan.
 _LAYERS = (
   ('conv', layers.Conv, _Conv),
   ('norm', layers.GroupedBatchNorm, _Norm),
@@ -90,7 +90,7 @@ _LAYERS = (
 
 
 def _place(path: Sequence[str | int]) -> int:
-  """As Flax hashes the names of the modules that lead to a parameter, and its number there."""
+  """Hashes the module names that lead to a parameter, and its number in them, as Flax does."""
   digest = hashlib.sha1()
   for part in path:
     digest.update(part.encode() if isinstance(part, str) else bytes([part]))
@@ -99,12 +99,12 @@ def _place(path: Sequence[str | int]) -> int:
 
 @functools.lru_cache(maxsize=1)
 def _plan(model: nn.Module, image_shape: tuple[int, ...]) -> Tree:
-  """Returns what the layers would draw; of layers not known here, shapes alone."""
+  """Returns the variables as `_Planned`; those of layers not in `_LAYERS` as shapes alone."""
   makers: dict[str, Any] = {}
-  for name, known, layer in _LAYERS:
+  for name, replaced, layer in _LAYERS:
     given = getattr(model, name, None)
     maker = given.func if isinstance(given, functools.partial) else given
-    if maker is known:
+    if maker is replaced:
       makers[name] = functools.partial(layer, **getattr(given, 'keywords', {}))
   planning: Any = model.clone(**makers)
   image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
@@ -112,10 +112,10 @@ def _plan(model: nn.Module, image_shape: tuple[int, ...]) -> Tree:
 
 
 def shapes(model: nn.Module, image_shape: tuple[int, ...]) -> Tree:
-  """The variables of `model.init(key, images)`, as shapes.
+  """Returns the shapes of the variables of `model.init(key, images)`.
 
   Args:
-    model: of `registry.create_model`.
+    model: the network, from `registry.create_model`.
     image_shape: (height, width, channels).
   """
   return jax.tree.map(
@@ -126,11 +126,11 @@ def shapes(model: nn.Module, image_shape: tuple[int, ...]) -> Tree:
 
 
 def initialize(model: nn.Module, seed: int, image_shape: tuple[int, ...]) -> Tree:
-  """The variables of `model.init(jax.random.key(seed, impl='rbg'), images)`, as NumPy arrays.
+  """Returns the variables of `model.init(jax.random.key(seed, impl='rbg'), images)`, in NumPy.
 
   Args:
-    model: of `registry.create_model`.
-    seed: of the key.
+    model: the network, from `registry.create_model`.
+    seed: seed of the key.
     image_shape: (height, width, channels).
   """
   leaves, structure = jax.tree.flatten(_plan(model, image_shape), is_leaf=_is_planned)
@@ -160,7 +160,7 @@ def _is_planned(leaf: Any) -> bool:
 def _draw(
   kinds: Sequence[Any], counts: Sequence[int], seed: jax.Array, places: jax.Array
 ) -> list[jax.Array]:
-  """For each kind, (init, shape), `[count, *shape]`; its places are the next `count`."""
+  """Draws `[count, *shape]` for each kind, (init, shape), whose places are the next `count`."""
   key = jax.random.key(seed, impl='rbg')
   keys = jax.vmap(jax.random.fold_in, (None, 0))(key, places)
   ends = np.cumsum(counts)

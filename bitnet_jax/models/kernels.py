@@ -1,7 +1,7 @@
-"""Computes convolutions and batch norm: the interface, and XLA's kernels, which run everywhere.
+"""Computes convolutions and batch norm for the layers: the interface, and XLA's kernels.
 
-The layers are given one object and call nothing else. Kernels of another library take its place by
-having the same two methods, see `build.choose_kernels`.
+Each layer calls one object. Kernels of another library replace that object where they have the same
+two methods; `build.choose_kernels` decides which a network gets.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ OverDevices = Callable[[jax.Array], jax.Array]
 
 
 class Kernels(Protocol):
-  """What computes the layers of a network; hashable, equal objects compute alike.
+  """Computes the layers of a network; objects are hashable, and equal objects compute alike.
 
   Attributes:
-    name: 'xla', or what `config.model.kernels` calls the others.
+    name: 'xla', or the name of the others in `config.model.kernels`.
   """
 
   @property
   def name(self) -> str: ...  # noqa: D102
 
   def convolve(self, x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
-    """Convolves, padded with half the kernel on every side.
+    """Convolves `x`, padded with half the kernel on every side.
 
     Args:
       x: `[batch, height, width, in_features]`.
       kernel: `[size, size, in_features, features]`, float32, cast to the type of `x`.
-      strides: in both directions.
+      strides: strides in both directions.
 
     Returns:
       `[batch, ceil(height / strides), ceil(width / strides), features]`, of the type of `x`.
@@ -57,7 +57,7 @@ class Kernels(Protocol):
       x: `[groups, examples, positions, features]`.
       scale: `[features]`, float32.
       bias: `[features]`, float32.
-      epsilon: added to the variance.
+      epsilon: constant added to the variance.
       relu: whether a ReLU follows.
       over_devices: averages over the devices of a group; None where each has one device.
 
@@ -67,10 +67,10 @@ class Kernels(Protocol):
     """
 
 
-# Jitted, so that JAX traces and differentiates it once for all layers of the same shapes.
+# Jitted, so that JAX traces and differentiates the function once for all layers of equal shapes.
 @functools.partial(jax.jit, static_argnames=('strides',))
 def convolve(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
-  """Convolves by XLA's kernels; see `Kernels.convolve`."""
+  """Convolves with XLA's kernels; `Kernels.convolve` gives the shapes."""
   padding = kernel.shape[0] // 2
   return lax.conv_general_dilated(
     x,
@@ -83,12 +83,12 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class XlaKernels:
-  """XLA's own kernels, on any device and for any type; see `Kernels`."""
+  """Computes with XLA's own kernels, on any device and for any type."""
 
   name: str = 'xla'
 
   def convolve(self, x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
-    """See `Kernels.convolve`."""
+    """Convolves `x`; `Kernels.convolve` gives the shapes."""
     return convolve(x, kernel, strides)
 
   def normalize(
@@ -100,7 +100,7 @@ class XlaKernels:
     relu: bool,
     over_devices: OverDevices | None,
   ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """See `Kernels.normalize`."""
+    """Normalizes each group; `Kernels.normalize` gives the shapes."""
     flat = x.reshape(x.shape[0], -1, x.shape[-1])
     y, mean, var = norm.normalize(flat, scale, bias, epsilon, relu, over_devices or _one_device)
     return y.reshape(x.shape), mean[:, 0], var[:, 0]

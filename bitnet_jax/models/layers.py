@@ -1,4 +1,4 @@
-"""Layers: convolution with Torch's padding and init, grouped batch norm, pooling, the head."""
+"""Defines the layers of the networks: convolution padded as in Torch, batch norm, pooling, head."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from bitnet_jax.models.kernels import XLA, Kernels
 Dtype = Any
 
 
-@functools.cache  # Equal layers draw by the same function, which `initialize` counts on.
+@functools.cache  # Equal layers share one function, by which `initialize` groups them.
 def conv_init(mode: str = 'fan_out', init_features: int = 0) -> nn.initializers.Initializer:
-  """Untruncated normal initialization of a convolution's kernel.
+  """Returns the initializer of a convolution's kernel, an untruncated normal distribution.
 
   Args:
     mode: 'fan_out', std sqrt(2 / (kernel area * filters)), as the paper's authors and
       fb.resnet.torch do, or 'fan_in', std sqrt(2 / (kernel area * input channels)), as the
       Wide ResNet code does.
-    init_features: how many filters each of the convolutions that are fused into this one has;
-      0 for a convolution that is not fused. The authors draw left and right of a tree level
-      apart, with half the filters each, and so with twice the variance of the fused one.
+    init_features: filters of each convolution that is fused into this one; 0 for a convolution
+      that is not fused. The authors draw left and right of a tree level separately, with half
+      the filters each and so with twice the variance of the fused convolution.
 
   Returns:
-    An initializer for kernels `[height, width, in_features, features]`.
+    The initializer, for kernels `[height, width, in_features, features]`.
 
   Source:
     Authors' Torch code, `bitnet.lua` (`ConvInit`); section 3.2 for the fusion.
@@ -46,30 +46,30 @@ def conv_init(mode: str = 'fan_out', init_features: int = 0) -> nn.initializers.
 
 
 def head_init(rng: jax.Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> jax.Array:
-  """Torch's default for a linear layer's weight: uniform within 1 / sqrt(fan in)."""
+  """Draws a linear layer's weight as Torch does: uniform in +-1 / sqrt(fan in)."""
   bound = 1.0 / math.sqrt(shape[0])
   return jax.random.uniform(rng, shape, dtype, -bound, bound)
 
 
 def uniform_init(rng: jax.Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> jax.Array:
-  """Uniform in [0, 1), as the Wide ResNet code draws batch norm's scale."""
+  """Draws batch norm's scale as the Wide ResNet code does: uniform in [0, 1)."""
   return jax.random.uniform(rng, shape, dtype)
 
 
 class Layer(nn.Module):
-  """A module with parameters of its own."""
+  """Gives a module cheap access to its own parameters and statistics."""
 
   @nn.nowrap
   def parameter(
     self, name: str, init: nn.initializers.Initializer, shape: tuple[int, ...]
   ) -> jax.Array:
-    """The float32 parameter of that name.
+    """Returns the float32 parameter of a name.
 
-    `nn.Module.param` would trace `init` at every use of the module, to compare shapes; that takes
+    `nn.Module.param` would trace `init` at every use of the module, to compare shapes, which takes
     as long as to trace the layer itself.
 
     Raises:
-      ScopeParamShapeError: the parameter that there is has another shape.
+      ScopeParamShapeError: the parameter exists with another shape.
     """
     if not self.has_variable('params', name):
       return self.param(name, init, shape, jnp.float32)
@@ -82,24 +82,24 @@ class Layer(nn.Module):
   def statistic(
     self, name: str, init: nn.initializers.Initializer, shape: tuple[int, ...]
   ) -> jax.Array:
-    """The running average of that name, float32; `put_variable` changes it."""
+    """Returns the float32 running average of a name, which `put_variable` changes."""
     return self.variable('batch_stats', name, init, None, shape, jnp.float32).value
 
 
 class Conv(Layer):
-  """Convolution without bias, padded as Torch pads: half the kernel on every side.
+  """Convolves without bias, padded as Torch pads: half the kernel on every side.
 
-  Input `[batch, height, width, in_features]`, output
+  The input is `[batch, height, width, in_features]`, the output
   `[batch, ceil(height / strides), ceil(width / strides), features]`.
 
   Attributes:
     features: number of filters.
     kernel_size: side of the square, odd kernel.
-    strides: step in both directions. Torch's padding differs from 'SAME' where it is 2.
-    init_features: see `conv_init`.
-    init_mode: 'fan_out' or 'fan_in', see `conv_init`.
-    dtype: of the computation; the kernel is kept in float32.
-    kernels: what computes it.
+    strides: step in both directions; with 2, Torch's padding differs from 'SAME'.
+    init_features: argument of `conv_init`.
+    init_mode: 'fan_out' or 'fan_in', argument `mode` of `conv_init`.
+    dtype: type of the computation; the kernel is kept in float32.
+    kernels: computes the convolution.
   """
 
   features: int
@@ -124,7 +124,7 @@ class Conv(Layer):
 
 
 class GroupedBatchNorm(Layer):
-  """Batch norm whose statistics are shared by a fixed number of examples, then an optional ReLU.
+  """Applies batch norm with statistics of a fixed number of examples, then an optional ReLU.
 
   Statistics are taken over `group_size` examples whatever the number of devices: over several
   groups within a device's batch, or over several devices (examples count in the order of the
@@ -132,17 +132,20 @@ class GroupedBatchNorm(Layer):
 
   Attributes:
     group_size: examples that share statistics in training; 0 for the whole global batch.
-    axis_name: the axis that pmap maps over; '' outside of it.
+    axis_name: the axis that pmap maps over; '' outside of pmap.
     relu: whether a ReLU follows.
     momentum: share of the running averages that is kept at each step.
-    epsilon: added to the variance.
+    epsilon: constant added to the variance.
     scale_init: 'ones', or 'uniform' as in the Wide ResNet code.
-    dtype: of the output; statistics are computed and kept in float32.
-    kernels: what computes it in training.
+    dtype: type of the output; statistics are computed and kept in float32.
+    kernels: computes the result in training.
 
   Source:
-    Section 4 (batch norm before every ReLU). Departs from the authors' Torch code in the running
-    averages, where each GPU kept its own and the first one's were saved.
+    Section 4 (batch norm before every ReLU).
+
+  Departs:
+    In the authors' Torch code each GPU kept running averages of its own, and the first GPU's were
+    saved.
   """
 
   group_size: int = 0
@@ -174,7 +177,7 @@ class GroupedBatchNorm(Layer):
     running: tuple[jax.Array, jax.Array],
     train: bool,
   ) -> jax.Array:
-    """The result; in training, moves the running averages."""
+    """Returns the normalized `x`; in training, moves the running averages."""
     if not train:
       multiplier = scale * lax.rsqrt(running[1] + self.epsilon)
       y = x.astype(jnp.float32) * multiplier + (bias - running[0] * multiplier)
@@ -187,12 +190,12 @@ class GroupedBatchNorm(Layer):
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-  """Torch's 3x3 max pooling with stride 2 and one pixel of padding, `[batch, height, width, c]`."""
+  """Pools `[batch, height, width, c]` as Torch does: 3x3 maxima, stride 2, one pixel of padding."""
   return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
 
 
 class Head(Layer):
-  """Global average pooling and the classifier, in float32.
+  """Averages over all positions and classifies, in float32.
 
   Attributes:
     num_classes: number of logits.

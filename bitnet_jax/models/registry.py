@@ -1,4 +1,4 @@
-"""Makes networks by name."""
+"""Makes networks by their names, for `build` and for programs that have no configuration."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ def create_model(
 
   Args:
     name: a key of `config.networks.NETWORKS`.
-    num_classes: logits.
-    width: d of a CIFAR network; ignored by the ILSVRC12 ones, as the next two.
+    num_classes: number of logits.
+    width: d of a CIFAR network; the ILSVRC12 networks ignore this and the next two.
     tree_depth: k of a CIFAR network.
     num_blocks: n of a CIFAR network.
-    width_factor: of `resnet18b` and `resnet34b`.
-    dtype: of the computation: float32 or bfloat16. Parameters, statistics and logits are float32.
-    conv_init: 'fan_out' or 'fan_in', see `layers.conv_init`.
-    norm_scale_init: 'ones' or 'uniform'.
+    width_factor: factor of the width of `resnet18b` and `resnet34b`; the others ignore this.
+    dtype: float32 or bfloat16, for the computation; parameters, statistics and logits are float32.
+    conv_init: 'fan_out' or 'fan_in', as `layers.conv_init` defines them.
+    norm_scale_init: 'ones' or 'uniform' in [0, 1).
     batch_norm_group: examples that share statistics in training; 0 for the whole global batch.
-    batch_norm_momentum: share of the running averages kept at a step.
-    batch_norm_epsilon: added to the variance.
-    axis_name: the axis that pmap maps over; '' outside of it.
-    kernels: what computes convolutions and batch norm.
+    batch_norm_momentum: share of the running averages that a step keeps.
+    batch_norm_epsilon: constant added to the variance.
+    axis_name: the axis that pmap maps over; '' outside of pmap.
+    kernels: computes convolutions and batch norm.
 
   Returns:
     A module: `model.apply(variables, images, train=...)` gives logits `[batch, num_classes]`.
 
   Raises:
-    ValueError: no such network.
+    ValueError: `name` is not a key of `NETWORKS`.
   """
   if name not in NETWORKS:
     raise ValueError(f'model {name!r} is not registered; use one of {", ".join(NETWORKS)}')

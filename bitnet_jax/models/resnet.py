@@ -1,4 +1,4 @@
-"""The baselines: Wide ResNets and plain networks for CIFAR, ResNets of type B for ILSVRC12."""
+"""Defines the baselines: Wide ResNets and plain networks for CIFAR, ResNets B for ILSVRC12."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ RESNET34_BLOCKS = (3, 4, 6, 3)
 
 
 class WideResNet(nn.Module):
-  """Pre-activation Wide ResNet of the paper's naming (d, k, n), or the same without shortcuts.
+  """Classifies small images with a pre-activation Wide ResNet, or the same without shortcuts.
 
-  WRN-40-4 of Zagoruyko and Komadakis is (4, 2, 6), "wide resnet-38" in the paper. Input
-  `[batch, height, width, channels]`, output logits `[batch, num_classes]`, float32.
+  The paper names it by (d, k, n): WRN-40-4 of Zagoruyko and Komadakis is (4, 2, 6), the paper's
+  "wide resnet-38". The input is `[batch, height, width, channels]`, the output logits
+  `[batch, num_classes]`, float32.
 
   Attributes:
     width: d; the stages are 16d, 32d and 64d wide.
     tree_depth: k, convolutions of a block (2 in every baseline of the paper).
     num_blocks: n, blocks of a stage.
-    num_classes: logits.
-    conv: makes a convolution.
-    norm: makes a batch norm with ReLU.
+    num_classes: number of logits.
+    conv: constructor of a convolution.
+    norm: constructor of a batch norm with ReLU.
     shortcut: False for plainnet.
-    head: makes the classifier.
+    head: constructor of the classifier.
 
   Source:
     Table 1; plainnet-38 of section 4.4.
@@ -47,12 +48,12 @@ class WideResNet(nn.Module):
 
   @property
   def depth(self) -> int:
-    """Weighted layers on the longest path: stem, convolutions of the branches, head."""
+    """Returns the weighted layers on the longest path: stem, convolutions of the branches, head."""
     return 2 + 3 * self.tree_depth * self.num_blocks
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-    """Runs the network."""
+    """Maps images to logits; `train` says whether batch norm uses the batch's statistics."""
     x = self.conv(16, name='stem_conv')(x)
     for stage in range(1, 4):
       features = 16 * self.width * 2 ** (stage - 1)
@@ -71,18 +72,18 @@ class WideResNet(nn.Module):
 
 
 class ResNetB(nn.Module):
-  """ResNet with basic blocks and 1x1 projections (type B), widened by a factor.
+  """Classifies large images with basic blocks and 1x1 projections (type B), widened by a factor.
 
-  Input `[batch, height, width, 3]`, output logits `[batch, num_classes]`, float32.
+  The input is `[batch, height, width, 3]`, the output logits `[batch, num_classes]`, float32.
 
   Attributes:
     stage_blocks: number of blocks of each stage.
-    num_classes: logits.
-    conv: makes a convolution.
-    norm: makes a batch norm with ReLU.
-    width_factor: times 64, 128, 256 and 512 features; the stem keeps its 64. What Table 4 labels
-      "x2" and "x3" are the widths 1.5 and 2.0 of the Wide ResNet paper.
-    head: makes the classifier.
+    num_classes: number of logits.
+    conv: constructor of a convolution.
+    norm: constructor of a batch norm with ReLU.
+    width_factor: factor of 64, 128, 256 and 512 features; the stem keeps its 64. The labels "x2"
+      and "x3" of Table 4 are the widths 1.5 and 2.0 of the Wide ResNet paper.
+    head: constructor of the classifier.
 
   Source:
     Table 4; He et al., 2016.
@@ -97,12 +98,12 @@ class ResNetB(nn.Module):
 
   @property
   def depth(self) -> int:
-    """Weighted layers on the longest path: stem, two for a block, head."""
+    """Returns the weighted layers on the longest path: stem, two for a block, head."""
     return 2 + 2 * sum(self.stage_blocks)
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-    """Runs the network."""
+    """Maps images to logits; `train` says whether batch norm uses the batch's statistics."""
     x = self.conv(64, kernel_size=7, strides=2, name='stem_conv')(x)
     x = layers.max_pool(self.norm(name='stem_norm')(x, train=train))
     for stage, num_blocks in enumerate(self.stage_blocks, start=1):

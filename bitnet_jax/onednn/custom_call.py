@@ -1,9 +1,9 @@
-"""Calls plans from compiled programs, through XLA's foreign function interface.
+"""Calls plans of `primitives` from compiled programs, through XLA's foreign function interface.
 
-XLA calls a C function, which ctypes makes here, with a frame: the addresses of operands and results
-and one attribute, the plan's name. That takes Python some tens of microseconds a call, in which no
-other Python runs; the kernels themselves run without it. The frame's layout is that of
-xla/ffi/api/c_api.h, version 0: later minor versions add at the end.
+XLA calls a C function, which ctypes makes from `_handler`, with a frame: the addresses of operands
+and results and one attribute, the plan's name. A call takes Python some tens of microseconds, in
+which no other Python code runs; the kernels run without the interpreter lock. The frame's layout is
+that of xla/ffi/api/c_api.h, version 0, which later minor versions extend at the end.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class _Metadata(ctypes.Structure):
   _fields_ = [('struct_size', ctypes.c_size_t), ('version', _Version), ('traits', ctypes.c_uint32)]
 
 
-# Plans that no thread is using, by name.
+# Plans that no thread uses now, by name.
 _idle: dict[bytes, list[primitives.PrimitiveSequence]] = collections.defaultdict(list)
 
 
@@ -103,7 +103,7 @@ def _handler(address: int) -> int | None:
       _answer_metadata(frame.extension)
     else:
       _execute(frame)
-  except Exception as error:  # Must not pass through C.
+  except Exception as error:  # An exception must not pass through C.
     return _make_error(frame, f'{type(error).__name__}: {error}')
   return None
 
@@ -126,7 +126,7 @@ def _execute(frame: _Frame) -> None:
 
 @functools.cache
 def _threads() -> int:
-  """Threads that a kernel may have: the devices of a process share its cores."""
+  """Returns the threads of a kernel: the devices of a process share the cores."""
   return max(host.available_cores() // jax.local_device_count('cpu'), 1)
 
 
@@ -154,21 +154,33 @@ def _register() -> None:
 def call(
   name: str, operands: Sequence[jax.Array], results: Sequence[jax.ShapeDtypeStruct]
 ) -> list[jax.Array]:
-  """Runs the plan of that name, see `plans.make`, within a program for the CPU."""
+  """Runs a plan within a compiled program for the CPU.
+
+  Args:
+    name: name of the plan, as `primitives.make` reads it.
+    operands: arrays that the plan reads.
+    results: shapes and types of the arrays that the plan writes.
+
+  Returns:
+    The results.
+  """
   _register()
-  # Only for what has effects does JAX wait at exit; a call that comes in later finds Python shut
-  # down, and the process never ends.
+  # JAX waits at exit only for calls with side effects. A later call would find Python shut down,
+  # and the process would never end.
   return list(jax.ffi.ffi_call(_TARGET, list(results), has_side_effect=True)(*operands, plan=name))
 
 
 def matmul(a: jax.Array, b: jax.Array, orders: str) -> jax.Array:
-  """Products of float32 matrices, `[a, b, m, k]` by `[a, b, k, n]`; no gradient.
+  """Multiplies float32 matrices, `[a, b, m, k]` by `[a, b, k, n]`, without a gradient.
 
   Args:
-    a: the left ones, their axes in any order.
-    b: the right ones, likewise.
-    orders: of the axes of both and of the result, as 'ambk,abkn->ambn'. oneDNN's fast kernel has
-      some orders alone.
+    a: left matrices, with their axes in any order.
+    b: right matrices, with their axes in any order.
+    orders: order of the axes of both and of the result, as 'ambk,abkn->ambn'; oneDNN's fast kernel
+      supports some orders only.
+
+  Returns:
+    The products, float32, with axes in the order of the result.
   """
   operands, order = orders.split('->')
   length: dict[str, int] = {}
@@ -181,7 +193,7 @@ def matmul(a: jax.Array, b: jax.Array, orders: str) -> jax.Array:
 
 @functools.cache
 def unavailable() -> str:
-  """Why oneDNN cannot be called here, from its absence to a wrong result; '' where it can."""
+  """Returns why oneDNN cannot be called on this machine; '' where it can."""
   try:
     if 'f32' not in library.fast_types():
       return 'the processor has no AVX2'
@@ -192,12 +204,12 @@ def unavailable() -> str:
 
 
 def _check() -> str:
-  """Whether a product of matrices comes out right: a frame of another layout would show here."""
+  """Returns what is wrong with a product of matrices, as a frame of another layout would cause."""
   rng = np.random.default_rng(0)
   sizes = (1, 2, 2, 8), (1, 1, 8, 16)
   x, kernel = (rng.normal(size=size).astype(np.float32) for size in sizes)
   result = jax.ShapeDtypeStruct((1, 2, 2, 16), jnp.float32)
   name = 'conv_forward f32 1 2 2 8 16 1 1'
   product = jax.jit(lambda *operands: call(name, operands, [result])[0])
-  got = product(x, kernel)
-  return '' if np.allclose(got, x @ kernel[0, 0], atol=1e-4) else 'it computes wrong results'
+  y = product(x, kernel)
+  return '' if np.allclose(y, x @ kernel[0, 0], atol=1e-4) else 'it computes wrong results'

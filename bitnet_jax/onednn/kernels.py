@@ -1,4 +1,4 @@
-"""Offers oneDNN's convolution and batch norm to the layers, in place of XLA's."""
+"""Computes convolution and batch norm for the layers with oneDNN's kernels, in place of XLA's."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from bitnet_jax.onednn import ops, winograd
 
 @dataclasses.dataclass(frozen=True)
 class OneDnnKernels:
-  """oneDNN's kernels for a CPU; `models.kernels.Kernels` describes the methods.
+  """Computes with oneDNN's kernels for a CPU; `models.kernels.Kernels` describes the methods.
 
   Attributes:
-    fallback: kernels for what oneDNN does not do: other types, few channels, groups over devices.
-    winograd: whether convolutions go by Winograd's method where that is faster.
+    fallback: kernels for other types, few channels and groups over several devices.
+    winograd: whether convolutions use Winograd's method where that is faster.
   """
 
   fallback: Any
@@ -25,11 +25,11 @@ class OneDnnKernels:
 
   @property
   def name(self) -> str:
-    """'winograd' or 'onednn'."""
+    """Returns 'winograd' or 'onednn'."""
     return 'winograd' if self.winograd else 'onednn'
 
   def convolve(self, x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
-    """Convolves, padded with half the kernel on every side."""
+    """Convolves `x`, padded with half the kernel on every side."""
     if not ops.runs_conv(x.dtype):
       return self.fallback.convolve(x, kernel, strides)
     if self.winograd and winograd.pays(x, kernel.shape, strides):
@@ -52,11 +52,11 @@ class OneDnnKernels:
 
 
 def make_kernels(name: str, dtype: str, fallback: Any) -> OneDnnKernels:
-  """Returns the kernels that are fastest.
+  """Returns the fastest kernels of a kind.
 
   Args:
     name: 'onednn', 'winograd' or 'auto', as `config.model.kernels`.
-    dtype: of the computation; Winograd's method is for 'float32' alone.
-    fallback: see `OneDnnKernels`.
+    dtype: type of the computation; Winograd's method is for 'float32' alone.
+    fallback: kernels for what oneDNN does not compute.
   """
   return OneDnnKernels(fallback, winograd=name != 'onednn' and dtype == 'float32')

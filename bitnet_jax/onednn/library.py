@@ -1,8 +1,8 @@
-"""The part of oneDNN's C interface that is used here, through ctypes.
+"""Wraps the part of oneDNN's C interface that `primitives` calls, through ctypes.
 
-Memory is described by logical dimensions in oneDNN's order (examples, channels, height, width) and
-by strides, which say how it lies: NHWC for images, HWIO for kernels. The library comes as a Python
-package without a module.
+A memory description has logical dimensions in oneDNN's order (examples, channels, height, width)
+and strides, which give the layout: NHWC for images, HWIO for kernels. The library is distributed as
+a Python package without a module.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _Dims = ctypes.c_int64 * 12
 Handle = ctypes.c_void_p
 
 
-# Threads of OpenMP that wait for the next kernel sleep: those that spin take the cores from XLA's
-# own threads.
+# OpenMP's threads sleep while they wait for the next kernel: threads that spin would take the cores
+# from XLA's own threads.
 _WAIT_POLICY = ('OMP_WAIT_POLICY', 'PASSIVE')
 _USER_SETTINGS = ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT')
 
@@ -45,10 +45,10 @@ class _Argument(ctypes.Structure):
 
 @functools.cache
 def load() -> ctypes.CDLL:
-  """The library.
+  """Loads the library.
 
   Raises:
-    OSError: it is not installed, or what it needs (libgomp) is missing.
+    OSError: the library or libgomp, which it needs, is not installed.
   """
   try:
     files = importlib.metadata.files(PACKAGE) or []
@@ -71,9 +71,9 @@ def load() -> ctypes.CDLL:
 
 @contextlib.contextmanager
 def _waiting() -> Iterator[None]:
-  """Sets how threads wait while the library is loaded, unless the user has set it.
+  """Sets the wait policy of threads while the library is loaded, unless the user has set one.
 
-  The variable is removed afterwards: PyTorch or another process must not inherit it.
+  The variable is removed afterwards: PyTorch or another process must not inherit the policy.
   """
   if any(os.environ.get(name) for name in _USER_SETTINGS):
     yield
@@ -87,7 +87,7 @@ def _waiting() -> Iterator[None]:
 
 
 def fast_types() -> tuple[str, ...]:
-  """Types for which the processor has kernels that are worth calling."""
+  """Returns the types for which the processor has fast kernels."""
   isa = load().dnnl_get_effective_cpu_isa()
   needed = {'f32': _ISA_AVX2, 'bf16': _ISA_AVX512}
   return tuple(name for name, bits in needed.items() if isa & bits == bits)
@@ -95,48 +95,48 @@ def fast_types() -> tuple[str, ...]:
 
 @functools.cache
 def _openmp() -> ctypes.CDLL:
-  return ctypes.CDLL('libgomp.so.1')  # The one that the library has loaded.
+  return ctypes.CDLL('libgomp.so.1')  # The copy that the library has loaded.
 
 
 def set_threads(count: int) -> None:
-  """Says how many threads kernels use that this thread makes and executes from now on."""
+  """Sets the number of threads of the kernels that this thread creates and executes."""
   _openmp().omp_set_num_threads(count)
 
 
 def create(function: str, *arguments: object) -> Handle:
-  """What `dnnl_FUNCTION` makes; it is never freed, because plans are kept.
+  """Returns the object that `dnnl_FUNCTION` creates, which is never freed, because plans are kept.
 
   Raises:
-    RuntimeError: oneDNN refuses.
+    RuntimeError: oneDNN reports an error.
   """
-  made = Handle()
-  status = getattr(load(), f'dnnl_{function}')(ctypes.byref(made), *arguments)
+  handle = Handle()
+  status = getattr(load(), f'dnnl_{function}')(ctypes.byref(handle), *arguments)
   if status:
     raise RuntimeError(f'oneDNN: dnnl_{function} ended with status {status}')
-  return made
+  return handle
 
 
 @functools.cache
 def engine() -> Handle:
-  """The CPU."""
+  """Returns the engine of the CPU."""
   return create('engine_create', _CPU, ctypes.c_size_t(0))
 
 
 @functools.cache
 def attributes() -> Handle:
-  """Returns the attributes of all primitives: the scratchpad is ours, so any thread may run one."""
-  made = create('primitive_attr_create')
-  load().dnnl_primitive_attr_set_scratchpad_mode(made, _USER_SCRATCHPAD)
-  return made
+  """Returns the attributes of all primitives, whose scratchpads are `AlignedBuffer`s."""
+  handle = create('primitive_attr_create')
+  load().dnnl_primitive_attr_set_scratchpad_mode(handle, _USER_SCRATCHPAD)
+  return handle
 
 
 def stream() -> Handle:
-  """A queue of primitives; each plan has its own."""
+  """Returns a new queue of primitives, for one plan."""
   return create('stream_create', engine(), _IN_ORDER)
 
 
 def dims(values: Sequence[int]) -> ctypes.Array:
-  """An argument of dimensions, strides or padding."""
+  """Returns dimensions, strides or padding as an argument of the library."""
   return _Dims(*values)
 
 
@@ -152,7 +152,7 @@ def images(shape: Sequence[int], dtype: str) -> Handle:
 
 
 def matrices(shape: Sequence[int], order: Sequence[int], dtype: str) -> Handle:
-  """Describes an array of that shape whose axes lie in that order, the outermost first."""
+  """Describes an array of a shape whose axes lie in `order`, the outermost first."""
   strides, step = [0] * len(shape), 1
   for axis in reversed(order):
     strides[axis], step = step, step * shape[axis]
@@ -166,7 +166,7 @@ def kernels(size: int, c: int, features: int) -> Handle:
 
 
 def any_kernels(size: int, c: int, features: int, dtype: str) -> Handle:
-  """Describes a kernel in whatever layout oneDNN likes best."""
+  """Describes a kernel in the layout that oneDNN prefers."""
   shape, kind = dims((features, c, size, size)), FLOAT_TYPES[dtype]
   return create('memory_desc_create_with_tag', 4, shape, kind, _ANY_LAYOUT)
 
@@ -177,22 +177,22 @@ def vector(length: int) -> Handle:
 
 
 def query(description: Handle, index: int) -> Handle:
-  """Describes the memory of an argument as a primitive wants it."""
+  """Returns the description of an argument's memory that a primitive asks for."""
   return Handle(load().dnnl_primitive_desc_query_md(description, _QUERY[index], 0))
 
 
 def size_of(memory_desc: Handle) -> int:
-  """Bytes."""
+  """Returns the number of bytes of a memory description."""
   return load().dnnl_memory_desc_get_size(memory_desc)
 
 
 def memory(memory_desc: Handle) -> Handle:
-  """Memory whose place is set later, with `place`."""
+  """Returns memory whose address `set_data_handle` sets later."""
   return create('memory_create', memory_desc, engine(), Handle(0))
 
 
 def set_data_handle(memory_object: Handle, address: int) -> None:
-  """Says where memory lies."""
+  """Sets the address of memory."""
   load().dnnl_memory_set_data_handle(memory_object, address)
 
 
@@ -202,7 +202,7 @@ def reorder(source: Handle, target: Handle) -> Handle:
 
 
 class AlignedBuffer:
-  """Memory of our own, aligned."""
+  """Allocates aligned memory that lives as long as the object."""
 
   def __init__(self, memory_desc: Handle) -> None:
     self._raw = ctypes.create_string_buffer(size_of(memory_desc) + _ALIGNMENT)
@@ -212,7 +212,7 @@ class AlignedBuffer:
 
 
 class Primitive:
-  """A kernel and the memory it works on."""
+  """Executes a kernel on the memory of its arguments."""
 
   def __init__(self, description: Handle, arguments: Mapping[int, Handle]) -> None:
     self._primitive = create('primitive_create', description)
@@ -226,7 +226,7 @@ class Primitive:
     self._arguments = (_Argument * self._count)(*pairs)
 
   def execute(self, queue: Handle) -> None:
-    """Runs it; raises RuntimeError where oneDNN reports a fault."""
+    """Executes the kernel; raises RuntimeError where oneDNN reports an error."""
     status = load().dnnl_primitive_execute(self._primitive, queue, self._count, self._arguments)
     if status:
       raise RuntimeError(f'oneDNN: dnnl_primitive_execute ended with status {status}')

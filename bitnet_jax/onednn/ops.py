@@ -1,8 +1,8 @@
-"""Convolution and batch norm with ReLU for the CPU, by oneDNN, with their gradients.
+"""Computes convolution and batch norm with ReLU on the CPU by oneDNN, with their gradients.
 
-XLA's kernels for the CPU reach half of what the processor can do in a convolution's gradients, pass
-over the activations several times in batch norm, and gain nothing from bfloat16. These are the
-functions of `layers` and `norm`, to rounding.
+XLA's kernels for the CPU reach half of the processor's rate in a convolution's gradients, pass over
+the activations several times in batch norm, and gain nothing from bfloat16. The functions here
+equal those of `models.kernels` up to rounding.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ import jax.numpy as jnp
 
 from bitnet_jax.onednn import custom_call, library, primitives
 
-# Names of types, as `onednn` has them.
+# Names of types in `library`.
 TYPES = {jnp.dtype('float32'): 'f32', jnp.dtype('bfloat16'): 'bf16'}
-# Batch norm of fewer channels than a vector register holds is faster by XLA's kernels.
+# XLA's batch norm is faster where the channels do not fill vector registers.
 _CHANNEL_UNIT = {'f32': 8, 'bf16': 16}
 
 
 def runs_conv(dtype: jax.typing.DTypeLike) -> bool:
-  """Whether a convolution of this type is done here."""
+  """Returns whether oneDNN computes convolutions of a type."""
   return TYPES.get(jnp.dtype(dtype), '') in library.fast_types()
 
 
 def runs_norm(dtype: jax.typing.DTypeLike, features: int) -> bool:
-  """Whether batch norm of this type over so many channels is done here."""
+  """Returns whether oneDNN computes batch norm of a type over `features` channels."""
   return runs_conv(dtype) and features % _CHANNEL_UNIT[TYPES[jnp.dtype(dtype)]] == 0
 
 
-@functools.partial(jax.jit, static_argnames=('strides',))  # See `layers`.
+@functools.partial(jax.jit, static_argnames=('strides',))  # For the reason in `models.kernels`.
 def conv(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
-  """Convolves, padded with half the kernel on every side.
+  """Convolves `x`, padded with half the kernel on every side.
 
   Args:
     x: `[batch, height, width, in_features]`, float32 or bfloat16.
     kernel: `[size, size, in_features, features]`, float32, rounded to the type of `x`.
-    strides: in both directions.
+    strides: strides in both directions.
 
   Returns:
     `[batch, ceil(height / strides), ceil(width / strides), features]`, of the type of `x`. The
@@ -83,13 +83,13 @@ _conv.defvjp(_conv_forward, _conv_backward)
 def normalize(
   x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, relu: bool
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Normalizes each group by its own mean and variance; see `norm.normalize`.
+  """Normalizes each group by its own mean and variance, as `models.norm.normalize`.
 
   Args:
     x: `[groups, examples, positions, features]`, float32 or bfloat16.
     scale: `[features]`, float32.
     bias: `[features]`, float32.
-    epsilon: added to the variance.
+    epsilon: constant added to the variance.
     relu: whether a ReLU follows.
 
   Returns:

@@ -1,7 +1,7 @@
-"""Operations with everything oneDNN needs to run them, made once for each shape.
+"""Makes the plans of operations, with all oneDNN objects that a shape needs, for `custom_call`.
 
-A plan is named by a string, because that is what a compiled program can carry from one process to
-the next. It works on one set of memory: two threads need two plans of the same name.
+A plan is named by a string, because a compiled program can carry a string from one process to the
+next. A plan uses one set of memory, so two threads need two plans of the same name.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from collections.abc import Sequence
 from bitnet_jax.onednn import library as dnn
 from bitnet_jax.onednn.library import Handle
 
-# Batch norm of an array smaller than this is done by one thread.
+# One thread computes batch norm of arrays with fewer bytes.
 _SHARED_BYTES = 2**22
 
 
 class PrimitiveSequence:
-  """Primitives that run one after the other on operands and results.
+  """Runs primitives one after the other on operands and results.
 
   Args:
     operands: descriptions of memory.
     results: descriptions of memory.
-    groups: how often the primitives run; every operand and result lies that many times in a row,
-      but for those of `shared`.
+    groups: number of runs of the primitives; every operand and result has one part for each group,
+      one after the other, except for those in `shared`.
     shared: positions, among operands and results, of memory that all groups use.
   """
 
@@ -38,10 +38,10 @@ class PrimitiveSequence:
     groups: int = 1,
     shared: Sequence[int] = (),
   ) -> None:
-    described = [*operands, *results]
-    self.buffers = [dnn.memory(description) for description in described]
+    descriptions = [*operands, *results]
+    self.buffers = [dnn.memory(description) for description in descriptions]
     self._steps = [
-      0 if i in shared else dnn.size_of(description) for i, description in enumerate(described)
+      0 if i in shared else dnn.size_of(description) for i, description in enumerate(descriptions)
     ]
     self._groups = groups
     self._stream = dnn.stream()
@@ -49,16 +49,16 @@ class PrimitiveSequence:
     self._owned: list[dnn.AlignedBuffer] = []
 
   def own(self, description: Handle) -> Handle:
-    """Memory between two primitives of the plan."""
+    """Returns new memory between two primitives of the plan."""
     self._owned.append(dnn.AlignedBuffer(description))
     return self._owned[-1].memory
 
   def add(self, description: Handle, arguments: dict[int, Handle]) -> None:
-    """Adds a primitive."""
+    """Adds a primitive with its arguments."""
     self._primitives.append(dnn.Primitive(description, arguments))
 
   def run(self, addresses: Sequence[int]) -> None:
-    """Runs the plan on operands and results that lie at these addresses."""
+    """Runs the plan on the operands and results at the addresses."""
     for group in range(self._groups):
       for buffer, address, step in zip(self.buffers, addresses, self._steps, strict=True):
         dnn.set_data_handle(buffer, address + group * step)
@@ -68,7 +68,7 @@ class PrimitiveSequence:
 
 
 class _Convolution:
-  """What the three directions of a convolution share."""
+  """Describes a convolution, its input gradient and its kernel gradient."""
 
   def __init__(self, dtype: str, sizes: Sequence[str]) -> None:
     n, height, width, c, features, size, strides = (int(value) for value in sizes)
@@ -78,7 +78,7 @@ class _Convolution:
     self.dst = dnn.images((n, *out, features), dtype)
     self.kernel = dnn.kernels(size, c, features)
     self.packed = dnn.any_kernels(size, c, features, dtype)
-    # Summed over the examples, so in float32 whatever the type.
+    # Float32 for all types, because the gradient is summed over the examples.
     self.packed_gradient = dnn.any_kernels(size, c, features, 'f32')
     self.geometry = [dnn.dims((v, v)) for v in (strides, 0, pad, pad)]
 
@@ -108,7 +108,7 @@ class _Convolution:
 
 
 def _conv_forward(dtype: str, sizes: Sequence[str]) -> PrimitiveSequence:
-  """Operands x, kernel; result y."""
+  """Makes the plan with operands x, kernel and result y."""
   conv = _Convolution(dtype, sizes)
   plan = PrimitiveSequence([conv.src, conv.kernel], [conv.dst])
   x, kernel, y = plan.buffers
@@ -118,7 +118,7 @@ def _conv_forward(dtype: str, sizes: Sequence[str]) -> PrimitiveSequence:
 
 
 def _conv_input_gradient(dtype: str, sizes: Sequence[str]) -> PrimitiveSequence:
-  """Operands gradient of y, kernel; result gradient of x."""
+  """Makes the plan with operands gradient of y, kernel and result gradient of x."""
   conv = _Convolution(dtype, sizes)
   plan = PrimitiveSequence([conv.dst, conv.kernel], [conv.src])
   dy, kernel, dx = plan.buffers
@@ -137,7 +137,7 @@ def _pack_kernel(
 
 
 def _conv_kernel_gradient(dtype: str, sizes: Sequence[str]) -> PrimitiveSequence:
-  """Operands x, gradient of y; result gradient of the kernel."""
+  """Makes the plan with operands x, gradient of y and result gradient of the kernel."""
   conv = _Convolution(dtype, sizes)
   plan = PrimitiveSequence([conv.src, conv.dst], [conv.kernel])
   x, dy, kernel = plan.buffers
@@ -149,7 +149,7 @@ def _conv_kernel_gradient(dtype: str, sizes: Sequence[str]) -> PrimitiveSequence
 
 
 class _Norm:
-  """What batch norm there and back share."""
+  """Describes batch norm and its gradient."""
 
   def __init__(self, dtype: str, sizes: Sequence[str]) -> None:
     self.groups, n, positions, c = (int(value) for value in sizes[:4])
@@ -167,12 +167,12 @@ class _Norm:
       *(dnn.engine(), dnn.BACKWARD, self.images, self.images, self.images),
       *(epsilon, flags, self.forward, dnn.attributes()),
     )
-    # Where the ReLU was open.
+    # Marks the positive outputs of the ReLU.
     self.mask = [dnn.query(self.forward, dnn.WORKSPACE)] if self.relu else []
 
 
 def _norm_forward(dtype: str, sizes: Sequence[str]) -> PrimitiveSequence:
-  """Operands x, scale, bias; results y, mean, variance and, with a ReLU, its mask."""
+  """Makes the plan: operands x, scale, bias; results y, mean, variance and the mask of a ReLU."""
   norm = _Norm(dtype, sizes)
   inputs, outputs = [norm.images, norm.vector, norm.vector], [norm.images, norm.vector, norm.vector]
   plan = PrimitiveSequence(inputs, [*outputs, *norm.mask], groups=norm.groups, shared=(1, 2))
@@ -182,7 +182,11 @@ def _norm_forward(dtype: str, sizes: Sequence[str]) -> PrimitiveSequence:
 
 
 def _norm_backward(dtype: str, sizes: Sequence[str]) -> PrimitiveSequence:
-  """Operands x, gradient of y, mean, variance, scale, mask; results gradients of x, scale, bias."""
+  """Makes the plan of the gradients.
+
+  The operands are x, the gradient of y, mean, variance, scale and the mask of a ReLU, the results
+  the gradients of x, scale and bias.
+  """
   norm = _Norm(dtype, sizes)
   inputs = [norm.images, norm.images, norm.vector, norm.vector, norm.vector, *norm.mask]
   outputs = [norm.images, norm.vector, norm.vector]
@@ -195,15 +199,15 @@ def _norm_backward(dtype: str, sizes: Sequence[str]) -> PrimitiveSequence:
 
 
 def _matmul(dtype: str, sizes: Sequence[str]) -> PrimitiveSequence:
-  """Operands a, b; result a b, for each of a batch of matrices."""
+  """Makes the plan with operands a, b and result a b, for each of a batch of matrices."""
   *lengths, orders = sizes
   length = dict(zip('abmkn', map(int, lengths), strict=True))
   axes = ('abmk', 'abkn', 'abmn')
-  described = [
+  descriptions = [
     dnn.matrices([length[axis] for axis in logical], [logical.index(axis) for axis in order], dtype)
     for logical, order in zip(axes, re.split(',|->', orders), strict=True)
   ]
-  a, b, c = described
+  a, b, c = descriptions
   description = dnn.create(
     'matmul_primitive_desc_create', dnn.engine(), a, b, None, c, dnn.attributes()
   )
@@ -224,12 +228,12 @@ _PLANS = {
 
 
 def make(name: str) -> PrimitiveSequence:
-  """The plan of a name: operation, type and sizes.
+  """Makes the plan of a name, which lists operation, type and sizes.
 
-  For a convolution these are examples, height, width, channels, filters, the kernel's side and the
-  stride ('conv_forward f32 64 32 32 16 64 3 1'); for batch norm groups, examples of a group,
-  positions, channels, 'relu' or 'none', and epsilon; for products of matrices how many (two
-  numbers), rows, inner length, columns, and the orders in which the axes lie
+  The sizes of a convolution are examples, height, width, channels, filters, the kernel's side and
+  the stride ('conv_forward f32 64 32 32 16 64 3 1'); of batch norm, groups, examples of a group,
+  positions, channels, 'relu' or 'none', and epsilon; of products of matrices, their number (two
+  factors), rows, inner length, columns, and the orders of the axes
   ('matmul f32 6 6 64 32 16 ambk,abkn->ambn').
   """
   operation, dtype, *sizes = name.split()
@@ -238,10 +242,10 @@ def make(name: str) -> PrimitiveSequence:
 
 @functools.cache
 def threads(name: bytes, limit: int) -> int:
-  """Threads for the plan of a name.
+  """Returns the number of threads for the plan of a name, at most `limit`.
 
-  In batch norm they wait for each other without giving up their cores: with something else running
-  there, that takes ten times as long as what they gain on small arrays.
+  The threads of batch norm wait for each other without giving up their cores. Beside other programs
+  on these cores, the wait takes ten times as long as several threads gain on small arrays.
   """
   operation, dtype, *sizes = name.decode().split()
   if not operation.startswith('norm'):
@@ -252,6 +256,6 @@ def threads(name: bytes, limit: int) -> int:
 
 @functools.cache
 def mask_bytes(name: str) -> int:
-  """Bytes of a group's mask of the ReLU, from the name of a 'norm_forward' with one."""
+  """Returns the bytes of a group's mask of the ReLU, from the name of a 'norm_forward'."""
   _, dtype, *sizes = name.split()
   return dnn.size_of(_Norm(dtype, sizes).mask[0])

@@ -1,12 +1,15 @@
-"""Convolution with kernels of 3x3 by Winograd's method, for the CPU in float32.
+"""Convolves with 3x3 kernels by Winograd's method, on the CPU in float32.
 
-An image is cut into tiles of 4x4 outputs. Of each, the 6x6 inputs it depends on are mapped to 36
-numbers, each of which is multiplied, over channels, with a matrix of its own: 36 multiplications
-for what takes 144 directly. The matrix products are oneDNN's; the maps into the tiles and out of
-them are sums of few slices, which XLA makes one loop of each.
+An image is cut into tiles of 4x4 outputs. The 6x6 inputs of a tile are mapped to 36 numbers, and
+each number is multiplied, over channels, by a matrix of its own: 36 multiplications replace the 144
+of the direct sum. oneDNN computes the matrix products; the maps into the tiles and out of the tiles
+are sums of few slices, which XLA compiles to one loop each.
 
-With d the 6x6 inputs of a tile, g the kernel and y the 4x4 outputs, y = A'[(G g G') * (B' d B)]A.
-Rounding is that of sums with factors up to 8: 1e-5 of the largest output, where a direct sum has
+With d the 6x6 inputs of a tile, g the kernel and y the 4x4 outputs,
+
+    y = A'[(G g G') * (B' d B)]A.
+
+The sums have factors up to 8, so rounding is 1e-5 of the largest output, where a direct sum has
 1e-6.
 
 Source:
@@ -43,23 +46,22 @@ _OUTPUT = np.array(  # A', 4x6
 )
 
 
-# What each pixel of a block gets from the 6 numbers of its own tile along an axis, from the last of
-# the tile before it and from the first of the tile after it: the transpose of `_INPUT`, whose rows
-# overlap from tile to tile.
+# The transpose of `_INPUT`, whose rows overlap from tile to tile: each pixel of a block is a sum
+# over the 6 numbers of its own tile along an axis, the last number of the previous tile and the
+# first of the next.
 _JOIN = np.concatenate(
   [_INPUT[:, 1:5].T, _INPUT[5, 5] * np.eye(4, 1), _INPUT[0, 0] * np.eye(4, 1, -3)], axis=1
 ).astype(np.float32)
 
-# Time for a pixel, where a multiply-add of a direct convolution takes 1: of matrix products, for
-# each pair of channels (36 multiplications for 16 pixels, by a kernel that is not as close to the
-# processor's rate), and of the maps, for each channel. Measured with AVX-512 on two cores.
+# Time for a pixel, relative to a multiply-add of a direct convolution: of the matrix products, for
+# each pair of channels (36 multiplications for 16 pixels, by a kernel further from the processor's
+# rate), and of the maps, for each channel. Measured with AVX-512 on two cores.
 _PRODUCTS, _MAPS = 2.9, 120
-# Tiles of a part of the batch, at most: with fewer a kernel is read too often, with more the tiles
-# leave the cache.
+# Largest number of tiles in a part of the batch: with fewer tiles the kernel is read too often, and
+# more tiles exceed the cache.
 _TILES = 512
-# Pixels times channels times filters, 9 multiply-adds of a direct convolution each: below
-# so many, what each operation costs by itself counts.
-_FEWEST_PRODUCTS = 2**25
+# Smallest product of pixels, channels and filters; below, the overhead of operations dominates.
+_MIN_PRODUCTS = 2**25
 
 # Pixels of a block, and numbers of a tile, along an axis.
 _BLOCK, _TILE = 4, 6
@@ -72,13 +74,13 @@ def _split(x: jax.Array, axis: int) -> list[jax.Array]:
 def _combine(
   matrix: np.ndarray, parts: Sequence[jax.Array], axis: int, to: int | None = None
 ) -> jax.Array:
-  """One sum of `parts` for each row of `matrix`, with its factors, along an axis.
+  """Returns the sums of `parts` with the factors of each row of `matrix`, along an axis.
 
   Args:
-    matrix: `[sums, parts]`.
-    parts: all of one shape, 1 along `axis`.
-    axis: where the parts lay side by side.
-    to: where the sums do; None for there too.
+    matrix: factors, `[sums, parts]`.
+    parts: arrays of one shape, 1 along `axis`.
+    axis: axis of the parts.
+    to: axis of the sums; None for `axis`.
   """
   to = axis if to is None else to
   shape = [*parts[0].shape]
@@ -92,15 +94,15 @@ def _combine(
 
 
 def _shift(x: jax.Array, axis: int, step: int) -> jax.Array:
-  """Moves all one place on (1) or back (-1); what comes in is zero."""
+  """Shifts `x` along an axis by one position forward (1) or back (-1), and fills with zeros."""
   padding = [(0, 0, 0)] * x.ndim
   padding[axis] = (step, -step, 0)
   return lax.pad(x, jnp.zeros((), x.dtype), padding)
 
 
-@jax.jit  # There and back: see `layers`.
+@jax.jit  # For the reason in `models.kernels`.
 def _cut(x: jax.Array) -> jax.Array:
-  """B' d B: `[n, height, width, c]` to the numbers of its tiles, `[6, n, rows, columns, 6, c]`."""
+  """Maps d `[n, height, width, c]` to B' d B of its tiles, `[6, n, rows, columns, 6, c]`."""
   n, height, width, c = x.shape
   pixels = _split(x.reshape(n, height, width // _BLOCK, _BLOCK, c), 3)
   parts = [_shift(pixels[-1], 2, 1), *pixels, _shift(pixels[0], 2, -1)]
@@ -111,7 +113,7 @@ def _cut(x: jax.Array) -> jax.Array:
 
 
 def _cut_transposed(tiles: jax.Array) -> jax.Array:
-  """From the gradient of `_cut`'s result to that of its argument."""
+  """Maps the gradient of `_cut`'s result to the gradient of its argument."""
   _, n, rows, columns, _, c = tiles.shape
   parts = _split(tiles, 0)
   parts += [_shift(parts[-1], 2, 1), _shift(parts[0], 2, -1)]
@@ -123,7 +125,7 @@ def _cut_transposed(tiles: jax.Array) -> jax.Array:
 
 
 def _join(tiles: jax.Array) -> jax.Array:
-  """A' m A: `[6, n, rows, columns, 6, c]` to `[n, height, width, c]`."""
+  """Maps tiles m `[6, n, rows, columns, 6, c]` to A' m A, `[n, height, width, c]`."""
   _, n, rows, columns, _, c = tiles.shape
   x = lax.optimization_barrier(_combine(_OUTPUT, _split(tiles, 0), 0, to=2))
   x = lax.optimization_barrier(_combine(_OUTPUT, _split(x, 4), 4))
@@ -131,7 +133,7 @@ def _join(tiles: jax.Array) -> jax.Array:
 
 
 def _join_transposed(x: jax.Array) -> jax.Array:
-  """From the gradient of `_join`'s result to that of its argument."""
+  """Maps the gradient of `_join`'s result to the gradient of its argument."""
   n, height, width, c = x.shape
   parts = _split(x.reshape(n, height, width // _BLOCK, _BLOCK, c), 3)
   x = lax.optimization_barrier(_combine(_OUTPUT.T, parts, 3))
@@ -159,12 +161,12 @@ def _pad(x: jax.Array) -> jax.Array:
 
 
 def pays(x: jax.Array, kernel_shape: Sequence[int], strides: int) -> bool:
-  """Whether a convolution is faster this way than by oneDNN's kernels.
+  """Returns whether Winograd's method is faster than oneDNN's kernels for a convolution.
 
   Args:
     x: `[batch, height, width, in_features]`.
     kernel_shape: (size, size, in_features, features).
-    strides: in both directions.
+    strides: strides in both directions.
   """
   if x.dtype != jnp.float32 or strides != 1 or kernel_shape[0] != 3:
     return False
@@ -172,18 +174,18 @@ def pays(x: jax.Array, kernel_shape: Sequence[int], strides: int) -> bool:
   features = kernel_shape[-1]
   filled = -(-height // _BLOCK) * -(-width // _BLOCK) * _BLOCK**2 / (height * width)
   products = _PRODUCTS * c * features + _MAPS * (c + features)
-  enough = n * height * width * c * features >= _FEWEST_PRODUCTS
+  enough = n * height * width * c * features >= _MIN_PRODUCTS
   return enough and filled * products < 9 * c * features
 
 
 def _divide(x: jax.Array) -> jax.Array:
-  """`[batch, height, width, c]` to `[parts, examples of a part, height, width, c]`.
+  """Divides `[batch, height, width, c]` into `[parts, examples, height, width, c]`.
 
-  Zeros fill the last part up; they change no sum.
+  Zeros fill the last part, which change no sum.
   """
   n, height, width, c = x.shape
-  most = max(_TILES // (-(-height // _BLOCK) * -(-width // _BLOCK)), 1)
-  parts = -(-n // most)
+  max_examples = max(_TILES // (-(-height // _BLOCK) * -(-width // _BLOCK)), 1)
+  parts = -(-n // max_examples)
   x = jnp.pad(x, ((0, -n % parts), (0, 0), (0, 0), (0, 0)))
   return x.reshape(parts, -1, height, width, c)
 
@@ -192,9 +194,9 @@ def _undivide(parts: jax.Array, n: int) -> jax.Array:
   return parts.reshape(-1, *parts.shape[2:])[:n]
 
 
-@jax.jit  # See `layers`.
+@jax.jit  # For the reason in `models.kernels`.
 def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Convolves, padded with one pixel on every side.
+  """Convolves `x`, padded with one pixel on every side.
 
   Args:
     x: `[batch, height, width, in_features]`, float32.

@@ -1,4 +1,4 @@
-"""A small data set as one array of pixels."""
+"""Loads a small data set as one array of pixels, for the resident pipeline."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from bitnet_jax import errors
 from bitnet_jax.data.datasets import sources
 from bitnet_jax.data.images import decode
 
-_EXAMPLES_PER_TASK = 256  # Enough that handing out tasks costs nothing.
+_EXAMPLES_PER_TASK = 256  # Large enough that the overhead of a task is negligible.
 
 
 @dataclasses.dataclass(frozen=True)
 class Arrays:
-  """A decoded split.
+  """Holds a decoded split.
 
   Attributes:
     image: uint8 `[examples, size, size, channels]`, 0..255.
     label: int32 `[examples]`.
-    class_names: in the order of the labels.
-    fingerprint: of the source, and of the files' contents where that leaves them out.
+    class_names: names in the order of the labels.
+    fingerprint: SHA-256 of the source, and of the files' contents where `source.hashed` is False.
   """
 
   image: np.ndarray
@@ -41,7 +41,7 @@ def load_arrays(
     source: the split.
     image_size: side in pixels.
     workers: threads that read and decode.
-    max_bytes: refuse to load more than this many bytes of pixels; 0 for no limit.
+    max_bytes: largest number of bytes of pixels to load; 0 for no limit.
 
   Returns:
     The arrays, in the source's order whatever the number of workers.
@@ -67,7 +67,7 @@ def load_arrays(
     indices = range(start, min(start + _EXAMPLES_PER_TASK, len(source)))
     for index, example in zip(indices, source.__getitems__(indices), strict=True):
       label[index] = sources.check_label(example, len(source.class_names))
-      if not source.hashed:  # A fiftieth of the time that decoding takes.
+      if not source.hashed:  # Takes a fiftieth of the time of decoding.
         digests[index] = hashlib.sha256(example.encoded).digest()
       pixels = decode.decode(example.encoded, source.channels, example.key)
       image[index] = decode.fit(pixels, image_size)
@@ -77,7 +77,7 @@ def load_arrays(
     for _ in pool.map(load, range(0, len(source), _EXAMPLES_PER_TASK)):
       pass
   finally:
-    # Nothing to wait for unless a task failed or the user stopped us.
+    # Tasks are left only where one failed or the user stopped the program.
     pool.shutdown(cancel_futures=True)
   fingerprint = source.fingerprint
   if not source.hashed:

@@ -1,7 +1,7 @@
-"""The resident way: a small set lies on every device as uint8, and each step gathers its batch.
+"""Groups the examples of a resident data set into batches, and gathers a batch on the device.
 
-An epoch's order is put on the devices once; after that nothing is transferred. The functions
-return NumPy arrays; `parallel` places them.
+The data set lies on every device as uint8. An epoch's order is placed on the devices once; after
+that nothing is transferred. `distributed.devices` places the NumPy arrays that are returned here.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ PADDING = -1
 
 
 def training_order(order: np.ndarray, global_batch_size: int, num_devices: int) -> np.ndarray:
-  """Cuts an epoch's order into batches and these into devices; drops the last partial batch.
+  """Cuts an epoch's order into batches, and batches into devices; drops the last partial batch.
 
   Args:
     order: indices of examples, `[examples]`.
     global_batch_size: examples of a step, over all devices.
-    num_devices: all devices of all processes.
+    num_devices: devices of all processes.
 
   Returns:
     `[devices, steps, batch of a device]`, int32: device d takes the d-th part of each batch.
 
   Raises:
-    ValueError: there are fewer examples than a batch takes, or it does not divide by the devices.
+    ValueError: the examples do not fill a batch, or the batch does not divide among the devices.
   """
   steps = len(order) // global_batch_size
   if not steps:
@@ -37,18 +37,18 @@ def training_order(order: np.ndarray, global_batch_size: int, num_devices: int) 
 
 
 def evaluation_order(num_examples: int, batch_size: int, num_devices: int) -> np.ndarray:
-  """All examples once, in the order of the data set; the last batch is padded with `PADDING`.
+  """Returns all examples once, in the order of the data set, the last batch padded by `PADDING`.
 
   Args:
-    num_examples: of the split.
+    num_examples: examples of the split.
     batch_size: examples of a step, over all devices.
-    num_devices: all devices of all processes.
+    num_devices: devices of all processes.
 
   Returns:
     `[devices, steps, batch of a device]`, int32.
 
   Raises:
-    ValueError: the batch does not divide by the devices.
+    ValueError: the batch does not divide among the devices.
   """
   steps = -(-num_examples // batch_size)
   padded = np.full(steps * batch_size, PADDING, np.int32)
@@ -68,7 +68,7 @@ def fetch_batch(inputs: Any, step_in_epoch: jax.Array) -> dict[str, jax.Array]:
   Args:
     inputs: 'image' `[examples, height, width, channels]`, uint8; 'label' `[examples]`, int32;
       'order' `[steps, batch]`, int32, `PADDING` where there is no example.
-    step_in_epoch: scalar.
+    step_in_epoch: scalar, counted from 0.
 
   Returns:
     'image' `[batch, height, width, channels]`, uint8; 'label' `[batch]`; 'mask' `[batch]`, float32.

@@ -20,7 +20,7 @@ MAX_BYTES = 2 * 2**30
 
 
 class ResidentPipeline:
-  """A split that lies decoded on every device; see `pipeline.Pipeline`."""
+  """Holds a split decoded on every device; `pipeline.Pipeline` describes attributes and methods."""
 
   steps_share_inputs = True
 
@@ -32,14 +32,15 @@ class ResidentPipeline:
     num_batches: int,
     epoch_batches: Callable[[int], np.ndarray],
   ):
-    """Reads nothing yet.
+    """Computes shapes; reads no image.
 
     Args:
       source: the split.
       image_shape: (height, width, channels).
       global_batch_size: examples of a batch, over all devices.
-      num_batches: batches of a pass.
-      epoch_batches: indices of an epoch's examples, `[devices, steps, batch of a device]`, int32.
+      num_batches: batches of an epoch.
+      epoch_batches: returns the indices of an epoch's examples, int32,
+        `[devices, steps, batch of a device]`.
     """
     self._source, self._epoch_batches = source, epoch_batches
     self.num_examples, self.num_batches = len(source), num_batches
@@ -56,7 +57,7 @@ class ResidentPipeline:
 
   @staticmethod
   def fetch_batch(inputs: Tree, step_in_epoch: jax.Array) -> dict[str, jax.Array]:
-    """Gathers a step's batch on the device, see `resident.fetch_batch`."""
+    """Gathers a step's batch on the device, as `resident.fetch_batch`."""
     return resident.fetch_batch(inputs, step_in_epoch)
 
   def load(self) -> None:

@@ -1,1 +1,1 @@
-"""Reads and prepares data sets: tfds, ILSVRC12, folders of images."""
+"""Prepares and reads data sets: those of tfds, ILSVRC12, and folders of images."""

@@ -1,4 +1,4 @@
-"""Reading tar archives that may come from anywhere: nothing is extracted to the disk."""
+"""Reads tar archives of any origin for the builders, and extracts nothing to the disk."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from typing import IO
 
 from bitnet_jax import errors
 
-MAX_MEMBER_BYTES = 1 << 28  # The largest member of either CIFAR archive has 154 MB.
-MAX_INNER_BYTES = 1 << 31  # ILSVRC12's archive of a class has about 150 MB.
+MAX_MEMBER_BYTES = 1 << 28  # The largest member of a CIFAR archive has 154 MB.
+MAX_INNER_BYTES = 1 << 31  # The archive of an ILSVRC12 class has about 150 MB.
 
 
 def walk(archive: str) -> Iterator[tuple[str, bytes]]:
-  """Yields the regular files of a tar archive as they stand in it, as (name, contents).
+  """Yields (name, contents) of the regular files of a tar archive, in the archive's order.
 
   Args:
     archive: path of the archive, compressed or not.
 
   Raises:
-    DataError: the archive is damaged, or holds anything that no data set
-      needs: absolute or `..` paths, links, devices, files of great size.
+    DataError: the archive is damaged, or has members that no data set needs: absolute or `..`
+      paths, links, devices, files above `MAX_MEMBER_BYTES`.
   """
   for name, file in _members(archive, None, MAX_MEMBER_BYTES):
     yield name, _read(archive, file)
 
 
 def walk_nested(archive: str) -> Iterator[tuple[str, str, bytes]]:
-  """Yields the files of the archives in an archive, as (archive's name, name, contents).
+  """Yields (inner archive, name, contents) of the files of all archives in an archive.
 
   Args:
     archive: path of the outer archive.
 
   Raises:
-    DataError: as `walk`.
+    DataError: `walk` raised for one of the archives.
   """
   for outer, inner in _members(archive, None, MAX_INNER_BYTES):
     for name, file in _members(archive, inner, MAX_MEMBER_BYTES):
@@ -75,23 +75,23 @@ def _explained(archive: str) -> Iterator[None]:
 
 
 def read_members(archive: str, names: Collection[str]) -> dict[str, bytes]:
-  """Reads files out of a tar archive.
+  """Returns the contents of files in a tar archive.
 
   Args:
     archive: path of the archive, compressed or not.
-    names: the members to read, by their full names.
+    names: full names of the members to read.
 
   Returns:
     The contents by name.
 
   Raises:
-    DataError: as `walk`, or the archive lacks one of `names`.
+    DataError: `walk` raised, or the archive lacks one of `names`.
   """
-  found = {name: content for name, content in walk(archive) if name in names}
+  contents = {name: content for name, content in walk(archive) if name in names}
   for name in names:
-    if name not in found:
+    if name not in contents:
       raise errors.DataError('archive', archive, f'has no {name}', 'fetch the binary version')
-  return found
+  return contents
 
 
 def _check_member(archive: str, member: tarfile.TarInfo, max_bytes: int) -> None:

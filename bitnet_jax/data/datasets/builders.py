@@ -1,12 +1,11 @@
-"""Data sets that tfds can hold, built without TensorFlow.
+"""Builds data sets in the format of tfds without TensorFlow, for `prepare`.
 
-The builders that come with tfds extract archives and encode pixels through
-TensorFlow. The ones here read the official archives with `tarfile` and hand
-tfds bytes that are encoded already; name, version and features are those of
-tfds, so that what they write reads as `tfds.data_source('cifar10')` in any
-program, with or without this package.
+The builders of tfds extract archives and encode pixels through TensorFlow. The builders here read
+the official archives with `tarfile` and give tfds bytes that are encoded already. Name, version and
+features are those of tfds, so any program reads the result as `tfds.data_source('cifar10')`,
+without this package too.
 
-To add a data set: write its builder and name it in `BUILDERS`.
+To add a data set, write its builder, name it in `BUILDERS`, and add an entry to `config.datasets`.
 """
 
 from __future__ import annotations
@@ -23,17 +22,17 @@ from tensorflow_datasets.image_classification import cifar
 from bitnet_jax import errors
 from bitnet_jax.data.datasets import archives, imagenet
 
-_DIGITS_TRAIN = 1437  # 80 % of 1,797; writers are not mixed, so most of the test's are unseen.
+_DIGITS_TRAIN = 1437  # 80 % of 1,797; in this order most writers of the test split are unseen.
 
 
 def encode_png(pixels: np.ndarray) -> io.BytesIO:
-  """Encodes pixels without loss.
+  """Encodes pixels as PNG, without loss.
 
   Args:
     pixels: uint8 `[height, width]` or `[height, width, 3]`.
 
   Returns:
-    The PNG, at its start.
+    The PNG file, positioned at its start.
   """
   encoded = io.BytesIO()
   Image.fromarray(pixels).save(encoded, 'PNG')
@@ -42,14 +41,14 @@ def encode_png(pixels: np.ndarray) -> io.BytesIO:
 
 
 class _CifarFromBinary:
-  """Generates CIFAR from the binary archive; mixed into tfds's own builders."""
+  """Generates CIFAR from the binary archive, as a mixin of tfds's builders."""
 
   _cifar_info: cifar.CifarInfo
   info: Any
 
   @property
   def archive_urls(self) -> tuple[str, ...]:
-    """What `prepare` downloads, or finds in the directory of archives."""
+    """Returns the archives that `prepare` downloads, or reads from the directory of archives."""
     return (self._cifar_info.url,)
 
   def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
@@ -77,7 +76,7 @@ class _CifarFromBinary:
     self, split_prefix: str, files: list[tuple[str, bytes]]
   ) -> Iterator[tuple[int, dict[str, Any]]]:
     keys = self._cifar_info.label_keys
-    index = 0  # The key too, as in tfds: it decides the order on disk.
+    index = 0  # Also the key, as in tfds: the key decides the order on disk.
     for name, content in files:
       record_bytes = len(keys) + 3 * 32 * 32
       if not content or len(content) % record_bytes:
@@ -97,20 +96,20 @@ class _CifarFromBinary:
 
 
 with tfds.core.registered.skip_registration():
-  # tfds keeps the names for its own classes; these write what those read.
+  # The registry of tfds has classes of these names, which read what these builders write.
 
   class Cifar10(_CifarFromBinary, cifar.Cifar10):
-    """CIFAR-10 (Krizhevsky 2009): 50,000 and 10,000 32x32 color images in 10 classes."""
+    """Builds CIFAR-10 (Krizhevsky 2009): 50,000 and 10,000 32x32 color images in 10 classes."""
 
   class Cifar100(_CifarFromBinary, cifar.Cifar100):
-    """CIFAR-100 (Krizhevsky 2009): as CIFAR-10, in 100 classes and 20 superclasses."""
+    """Builds CIFAR-100 (Krizhevsky 2009): as CIFAR-10, in 100 classes and 20 superclasses."""
 
   class Digits(tfds.core.GeneratorBasedBuilder):
-    """The test set of UCI's Optical Recognition of Handwritten Digits, 8x8 and gray.
+    """Builds the test set of UCI's Optical Recognition of Handwritten Digits, 8x8 and gray.
 
-    scikit-learn ships it: nothing is downloaded. Its 17 levels of gray, 0 to 16,
-    become `round(255 * level / 16)`. Train is the first 1,437 images as they
-    stand in the file, test the last 360.
+    scikit-learn contains the images, so nothing is downloaded. The 17 levels of gray, 0 to 16,
+    become `round(255 * level / 16)`. The first 1,437 images of the file are the training split,
+    the last 360 the test split.
     """
 
     VERSION = tfds.core.Version('1.0.0')
@@ -132,7 +131,7 @@ with tfds.core.registered.skip_registration():
       )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-      from sklearn import datasets  # A second to import, and for this alone.
+      from sklearn import datasets  # Takes a second to import, for this builder alone.
 
       digits = datasets.load_digits()
       pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)

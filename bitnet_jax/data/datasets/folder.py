@@ -1,9 +1,8 @@
-"""A folder of images as a data set: `SPLIT/CLASS/NAME.png`, `.jpg` or `.jpeg`.
+"""Lists a folder of images as a data set: `SPLIT/CLASS/NAME.png`, `.jpg` or `.jpeg`.
 
-What counts: sub-directories of a split are its classes, and the regular files
-directly in a class whose names end so, in any case, are its images. Names that
-begin with a dot, other files, and directories inside a class are passed over;
-a link counts as what it points to.
+The sub-directories of a split are its classes, and the regular files directly in a class with one
+of these suffixes, in any case, are its images. Names that begin with a dot, other files, and
+directories inside a class are ignored; a link counts as its target.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ _SPLIT = re.compile(r'([^\[\]+/\\]+)(?:\[(-?\d{1,12}%?)?:(-?\d{1,12}%?)?\])?')
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-  """The images of a split.
+  """Holds the list of a split's images.
 
   Attributes:
     class_names: sorted names of the directories in `train`.
     paths: relative to the folder, '/' between parts, sorted by class, then name.
-    labels: of the paths, indices into `class_names`.
-    sizes: of the files, in bytes; -1 where the file system does not say.
+    labels: labels of the paths, indices into `class_names`.
+    sizes: sizes of the files, in bytes; -1 where the file system gives none.
   """
 
   class_names: tuple[str, ...]
@@ -42,22 +41,21 @@ class Listing:
 
 
 def list_images(root: str, split: str) -> Listing:
-  """Lists a split of a folder, in an order that no file system decides.
+  """Lists a split of a folder, in the same order on every file system.
 
   Args:
     root: the folder; '~' is expanded.
-    split: a sub-directory ('train'), or a slice of it in tfds's syntax
-      ('train[:90%]', 'train[-500:]', 'train[10%:20%]'). A slice is cut from
-      the images in the order of the SHA-256 of their paths, so that it holds
-      all classes in about the same shares, slices with a common boundary
-      divide the split, and the cut is the same everywhere.
+    split: a sub-directory ('train'), or a slice of a sub-directory in tfds's syntax
+      ('train[:90%]', 'train[-500:]', 'train[10%:20%]'). A slice is cut from the images in the
+      order of the SHA-256 of their paths, so a slice has all classes in about the same shares,
+      slices with a common boundary divide the split, and the cut is the same on every machine.
 
   Returns:
     The listing, never empty.
 
   Raises:
-    DataError: no such folder or split; no classes; a class without images, or
-      one that `train` lacks; a slice that is malformed or empty.
+    DataError: the folder or the split does not exist, has no classes, has a class without images
+      or one that `train` lacks, or the slice is malformed or empty.
   """
   directory, start, stop = _parse_split(split)
   root = os.path.expanduser(root)
@@ -68,7 +66,7 @@ def list_images(root: str, split: str) -> Listing:
   paths, labels, sizes = [], [], []
   names = class_names if directory == TRAIN else _class_names(root, directory)
   places = [os.path.join(root, directory, name) for name in names]
-  # A file server is asked for the size of each file.
+  # Threads, because a file server answers separately for the size of each file.
   with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
     listed = list(pool.map(_images, places))
   for name, where, files in zip(names, places, listed, strict=True):
@@ -103,8 +101,8 @@ def _parse_split(split: str) -> tuple[str, str, str]:
 def _class_names(root: str, split: str) -> tuple[str, ...]:
   where = os.path.join(root, split)
   if not os.path.isdir(where):
-    there = ', '.join(_directories(root)) or 'none'
-    problem = f'no sub-directory {split!r} (there: {there})'
+    others = ', '.join(_directories(root)) or 'none'
+    problem = f'no sub-directory {split!r} (there: {others})'
     raise errors.DataError('config.data.dir', root, problem, f'lay it out as {split}/CLASS/*.jpg')
   names = _directories(where)
   if not names:
@@ -119,7 +117,7 @@ def _directories(where: str) -> tuple[str, ...]:
 
 
 def _images(where: str) -> list[tuple[str, int]]:
-  """Names and sizes."""
+  """Returns (name, size) of the images in a directory, sorted."""
   with os.scandir(where) as entries:
     return sorted(
       (e.name, _size(e))
@@ -131,12 +129,12 @@ def _images(where: str) -> list[tuple[str, int]]:
 def _size(entry: os.DirEntry[str]) -> int:
   try:
     return entry.stat().st_size
-  except OSError:  # Whoever opens it will say why.
+  except OSError:  # Opening the file will report why.
     return -1
 
 
 def _slice(paths: Sequence[str], start: str, stop: str) -> Sequence[int]:
-  """Indices of the paths in `[start:stop]` of their hashed order, ascending."""
+  """Returns the indices of the paths in `[start:stop]` of their hashed order, ascending."""
   if not start and not stop:
     return range(len(paths))
   hashed = sorted(range(len(paths)), key=lambda i: hashlib.sha256(os.fsencode(paths[i])).digest())
@@ -146,7 +144,7 @@ def _slice(paths: Sequence[str], start: str, stop: str) -> Sequence[int]:
 
 
 def _boundary(text: str, count: int) -> int:
-  """A position in 0..count; negative counts from the end, % rounds to the nearest."""
+  """Returns a position in 0..count; negative numbers count from the end, % is rounded."""
   number, percent = int(text.rstrip('%')), text.endswith('%')
   position = round(count * number / 100) if percent else number
   if abs(number) > (100 if percent else count):

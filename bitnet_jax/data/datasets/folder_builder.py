@@ -1,4 +1,4 @@
-"""A folder of images as a tfds data set: `prepare --dataset=FOLDER`."""
+"""Builds a tfds data set from a folder of images, for `prepare --dataset=FOLDER`."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _PLAIN_PNG = ('L', 'RGB')
 
 
 def name_of(path: str) -> str:
-  """The data set's name: that of the folder, in what tfds allows."""
+  """Returns the name of a folder's data set: the folder's own, in characters that tfds allows."""
   name = re.sub(r'[^a-z0-9]+', '_', os.path.basename(os.path.abspath(path)).lower()).strip('_')
   return name if name[:1].isalpha() else f'folder_{name}'.rstrip('_')
 
 
 def make(path: str) -> type[tfds.core.GeneratorBasedBuilder]:
-  """The builder of a folder laid out as `folder.list_images` reads it.
+  """Returns the builder of a folder that is laid out as `folder.list_images` describes.
 
-  Its splits are the sub-directories, its classes those of 'train'. A gray or color JPEG and an
-  8-bit PNG without transparency keep their bytes; every other image becomes the PNG of what
-  `decode.decode` makes of it, so that any program reads RGB.
+  The sub-directories are the splits, and those of 'train' the classes. A gray or color JPEG and an
+  8-bit PNG without transparency keep their bytes; every other image is stored as the PNG of the
+  pixels that `decode.decode` returns, so that any program reads RGB.
   """
   with tfds.core.registered.skip_registration():
 
     class Folder(tfds.core.GeneratorBasedBuilder):
-      """Images of a folder."""
+      """Builds the images of a folder."""
 
       name = name_of(path)
       VERSION = tfds.core.Version('1.0.0')
@@ -66,10 +66,10 @@ def make(path: str) -> type[tfds.core.GeneratorBasedBuilder]:
 
 
 def splits(path: str) -> list[str]:
-  """Sub-directories of a folder, 'train' among them.
+  """Returns the sub-directories of a folder, which are the names of the splits.
 
   Raises:
-    DataError: one of them has a name that is none for a split.
+    DataError: a sub-directory's name cannot be the name of a split.
   """
   names = sorted(e.name for e in os.scandir(path) if e.is_dir() and e.name[0] != '.')
   for name in names:
@@ -80,17 +80,21 @@ def splits(path: str) -> list[str]:
 
 
 def plain(encoded: bytes, key: str) -> bytes:
-  """The bytes of an image that any decoder reads as RGB or gray: `encoded` itself if it is one.
+  """Returns bytes of an image that any decoder reads as RGB or gray: `encoded` itself if it does.
+
+  Args:
+    encoded: bytes of a JPEG or PNG file.
+    key: name of the image in an error.
 
   Raises:
-    DataError: it cannot be decoded.
+    DataError: the image cannot be decoded.
   """
-  pixels = decode.decode(encoded, 3, key)  # Damaged images are found here, not in training.
+  pixels = decode.decode(encoded, 3, key)  # Damaged images fail here rather than in training.
   if encoded[:2] == b'\xff\xd8':
     is_plain = decode.plain_jpeg_size(encoded) is not None
   else:
     with Image.open(io.BytesIO(encoded)) as image:
-      # A turned PNG or one of 16 bits differs in its pixels.
+      # The pixels of a rotated PNG, or of one with 16 bits, differ.
       is_plain = image.mode in _PLAIN_PNG and not image.has_transparency_data
       is_plain = is_plain and np.array_equal(np.asarray(image.convert('RGB')), pixels)
   if is_plain:

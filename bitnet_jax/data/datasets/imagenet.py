@@ -1,8 +1,8 @@
-"""ILSVRC12 from its official archives, without TensorFlow.
+"""Builds ILSVRC12 from its official archives without TensorFlow, for `prepare`.
 
 Name, version, features and order on disk are those of tfds's own builder, which reads the archives
-through TensorFlow. The original JPEG bytes are kept; what is no JPEG, or one that is not gray or
-color (in the official set one PNG and 22 CMYK files), is encoded again, as tfds does.
+through TensorFlow. Gray and color JPEG files keep their bytes; all others (one PNG and 22 CMYK
+files of the official set) are encoded again, as in tfds.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from bitnet_jax.data.datasets import archives
 from bitnet_jax.data.images import decode
 
 TRAIN, VALIDATION = 'ILSVRC2012_img_train.tar', 'ILSVRC2012_img_val.tar'
-_FOLDER = 'datasets/imagenet2012'  # Of tfds.
+_FOLDER = 'datasets/imagenet2012'  # In the package tfds.
 _VALIDATION_NAME = re.compile(r'ILSVRC2012_val_(\d{8})\.JPEG')
 
 
 def repair(encoded: bytes, key: str) -> bytes:
-  """The bytes of a gray or color JPEG: `encoded` itself if it is one.
+  """Returns the bytes of a gray or color JPEG: `encoded` itself where it is one.
 
   Raises:
-    DataError: it cannot be decoded.
+    DataError: the image cannot be decoded.
   """
   if encoded[:2] == b'\xff\xd8':
     try:
@@ -52,18 +52,18 @@ def _example(name: str, encoded: bytes, label: str) -> dict[str, Any]:
 
 
 def validation_labels() -> list[str]:
-  """WordNet identifiers of the 50,000 validation images, by their number; tfds ships them."""
+  """Returns the WordNet identifiers of the 50,000 validation images, by number, from tfds."""
   return tfds.core.tfds_path(f'{_FOLDER}/validation_labels.txt').read_text().split()
 
 
 with tfds.core.registered.skip_registration():
 
   class Imagenet2012(official.Builder):
-    """ILSVRC12 (Russakovsky et al. 2015): 1,281,167 and 50,000 photographs in 1,000 classes."""
+    """Builds ILSVRC12 (Russakovsky et al. 2015): 1,281,167 and 50,000 images in 1,000 classes."""
 
     name = 'imagenet2012'
     url_infos = checksums.load_url_infos(tfds.core.tfds_path(f'{_FOLDER}/checksums.tsv'))
-    archive_urls: tuple[str, ...] = ()  # Behind a registration: nothing can be downloaded.
+    archive_urls: tuple[str, ...] = ()  # Only registered users can download the archives.
     manual_archives = (TRAIN, VALIDATION)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -90,11 +90,11 @@ with tfds.core.registered.skip_registration():
       }
 
     def _training(self, archive: str) -> Iterator[tuple[str, dict[str, Any]]]:
-      """An archive of one archive for each class."""
-      known = set(self.info.features['label'].names)
+      """Yields the examples of an archive that has one archive for each class."""
+      class_names = set(self.info.features['label'].names)
       for inner, name, encoded in archives.walk_nested(archive):
         label = inner.removesuffix('.tar')
-        if label not in known:
+        if label not in class_names:
           problem = f'member {inner!r} is not a class of ILSVRC12'
           raise errors.DataError('archive', archive, problem, 'fetch it again')
         yield name, _example(name, encoded, label)

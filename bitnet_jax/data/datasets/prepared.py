@@ -1,4 +1,4 @@
-"""Data sets on disk: is one prepared, prepare it, open it. No implicit download."""
+"""Prepares data sets on disk, checks and opens prepared ones; only `prepare` downloads."""
 
 from __future__ import annotations
 
@@ -25,46 +25,45 @@ _CONNECT_SECONDS = 10
 
 
 def make_builder(name: str, data_dir: str) -> Any:
-  """The tfds builder of a data set, prepared or not; touches no network.
+  """Returns the tfds builder of a data set, prepared or not, without network access.
 
   Args:
     name: a key of `builders.BUILDERS`, or the path of a folder of images.
-    data_dir: the tfds directory; '' is tfds's own default (TFDS_DATA_DIR, or
+    data_dir: the tfds directory; '' for tfds's default (TFDS_DATA_DIR, or
       ~/tensorflow_datasets).
 
   Returns:
     The builder; `data_path` is the directory of its one version.
 
   Raises:
-    DataError: `name` is unknown.
+    DataError: `name` is neither a key nor a directory.
   """
   if name in builders.BUILDERS:
     return builders.BUILDERS[name](data_dir=data_dir or None)
   path = os.path.expanduser(name)
   if not os.path.isdir(path):
-    known = ', '.join(builders.BUILDERS)
-    remedy = f'choose one of {known}, or name a folder of images'
+    names = ', '.join(builders.BUILDERS)
+    remedy = f'choose one of {names}, or name a folder of images'
     raise errors.DataError('dataset', name, 'unknown data set', remedy)
   return folder_builder.make(path)(data_dir=data_dir or None)
 
 
 def is_prepared(builder: Any) -> bool:
-  """Whether a builder's data set stands complete on disk; asks no network."""
-  # tfds writes this file last and renames the directory after that. Looking
-  # first spares the warning that is_prepared() logs where nothing is there.
+  """Returns whether a builder's data set is complete on disk, without network access."""
+  # tfds writes this file last. Without the file, is_prepared() would log a warning.
   return (builder.data_path / 'dataset_info.json').exists() and builder.is_prepared()
 
 
 def find_builder(name: str, data_dir: str) -> Any:
-  """The builder of a data set that is prepared; none of its shards is looked at.
+  """Returns the builder of a prepared data set, without a check of the shards.
 
   Args:
     name: a key of `builders.BUILDERS`, or 'folder'.
-    data_dir: as for `make_builder`; of 'folder', where `prepare` wrote it (NAME/VERSION).
+    data_dir: as for `make_builder`; for 'folder', the directory NAME/VERSION that `prepare` wrote.
 
   Raises:
-    DataError: not prepared, or prepared in a format without random access; of 'folder', its files
-      are not those that `prepare` writes.
+    DataError: the data set is not prepared, or prepared in a format without random access, or
+      (of 'folder') has files that `prepare` does not write.
   """
   if name == 'folder':
     builder = untrusted.open_directory(data_dir)
@@ -85,19 +84,19 @@ def find_builder(name: str, data_dir: str) -> Any:
 def open_builder(
   name: str, data_dir: str, *, hash_bytes: float = 0, stop: Callable[[], bool] = lambda: False
 ) -> Any:
-  """The builder of a data set that is prepared and agrees with its manifest.
+  """Returns the builder of a prepared data set that agrees with its manifest.
 
   Args:
     name: as for `find_builder`.
     data_dir: as for `find_builder`.
-    hash_bytes: see `shards.check`.
-    stop: see `shards.check`.
+    hash_bytes: as for `shard_manifest.check`.
+    stop: as for `shard_manifest.check`.
 
   Returns:
     The builder, whose `as_data_source` works.
 
   Raises:
-    DataError: as `find_builder`, or its shards differ from the manifest.
+    DataError: `find_builder` raised, or the shards differ from the manifest.
   """
   builder = find_builder(name, data_dir)
   shard_manifest.check(str(builder.data_path), _counts(builder), hash_bytes=hash_bytes, stop=stop)
@@ -109,25 +108,25 @@ def _counts(builder: Any) -> dict[str, int]:
 
 
 def prepare(name: str, data_dir: str, archive_dir: str = '', *, unofficial: bool = False) -> str:
-  """Writes a data set as ArrayRecord with a manifest, unless it is there already.
+  """Writes a data set as ArrayRecord with a manifest, unless a complete one exists.
 
-  tfds writes into a directory of another name and renames it at the end: an
-  interrupted run leaves no half data set, and may be run again, which removes
-  what was left. A second process waits for the first.
+  tfds writes into a directory of another name and renames that directory at the end, so an
+  interrupted run leaves no partial data set; the next run removes the remains. A second process
+  waits for the first.
 
   Args:
     name: as for `make_builder`.
     data_dir: as for `make_builder`.
-    archive_dir: where the official archives are, under their own names; '' is
-      to download them (to DATA_DIR/downloads). Checksums are enforced either way.
-    unofficial: take archives of imagenet2012 with other contents, such as a part of it.
+    archive_dir: directory of the official archives, under their own names; '' downloads them to
+      DATA_DIR/downloads. Checksums are enforced either way.
+    unofficial: whether archives of imagenet2012 may have other contents, such as a part.
 
   Returns:
     The directory of the data set, `DATA_DIR/NAME/VERSION`.
 
   Raises:
-    DataError: no archive, a wrong one, or no network to download it.
-    StorageError: no space, or no directory to write to.
+    DataError: an archive is missing or wrong, or cannot be downloaded.
+    StorageError: the directory has no space or cannot be written.
   """
   builder = make_builder(name, data_dir)
   path = str(builder.data_path)
@@ -146,7 +145,7 @@ def prepare(name: str, data_dir: str, archive_dir: str = '', *, unofficial: bool
 
 @contextlib.contextmanager
 def _alone(builder: Any) -> Iterator[None]:
-  """Waits for any other process that prepares the data set, then removes what killed ones left."""
+  """Waits for another process that prepares the data set, then removes remains of killed ones."""
   parent, version = pathlib.Path(builder.data_path.parent), builder.data_path.name
   try:
     parent.parent.mkdir(parents=True, exist_ok=True)
@@ -155,10 +154,10 @@ def _alone(builder: Any) -> Iterator[None]:
   except OSError as error:
     remedy = 'name a directory that you may write to'
     raise errors.StorageError('data_dir', parent.parent, str(error.strerror), remedy) from error
-  with lock:  # The kernel's: it ends with its process, however that ends.
+  with lock:  # The kernel releases the lock when the process ends.
     fcntl.flock(lock, fcntl.LOCK_EX)
-    for left in parent.glob(f'incomplete.*_{version}'):  # tfds's name for what it is writing.
-      shutil.rmtree(left)
+    for partial in parent.glob(f'incomplete.*_{version}'):  # tfds's name while it writes.
+      shutil.rmtree(partial)
     yield
 
 
@@ -175,7 +174,7 @@ def _build(builder: Any, archive_dir: str, unofficial: bool) -> None:
     force_checksums_validation=True,
   )
   try:
-    with contextlib.redirect_stdout(io.StringIO()):  # tfds prints what the caller says better.
+    with contextlib.redirect_stdout(io.StringIO()):  # The caller prints one line.
       builder.download_and_prepare(download_config=config, file_format='array_record')
   except Exception as error:
     user_error = _explain(error, builder.name)
@@ -185,7 +184,7 @@ def _build(builder: Any, archive_dir: str, unofficial: bool) -> None:
 
 
 def _check_manual(builder: Any, names: Sequence[str], archive_dir: str, unofficial: bool) -> None:
-  """Archives that nobody may download for the user: are they there, and the official ones."""
+  """Checks that archives which the user must download exist and are the official ones."""
   official = {posixpath.basename(url): info for url, info in builder.url_infos.items()}
   paths = [os.path.join(os.path.expanduser(archive_dir), name) for name in names]
   for path in paths:
@@ -200,13 +199,13 @@ def _check_manual(builder: Any, names: Sequence[str], archive_dir: str, unoffici
       problem = f'{size} bytes, the official one has {int(official[name].size)}'
       raise errors.DataError('archive', path, problem, remedy)
   for path, name in zip(paths, names, strict=True):
-    if (found := files.sha256(path, progress=True)) != official[name].checksum:
-      problem = f'wrong checksum, expected {official[name].checksum}, got {found}'
+    if (checksum := files.sha256(path, progress=True)) != official[name].checksum:
+      problem = f'wrong checksum, expected {official[name].checksum}, got {checksum}'
       raise errors.DataError('archive', path, problem, remedy)
 
 
 def _check_obtainable(url: str, archive_dir: str, data_dir: pathlib.Path) -> None:
-  """Fails at once where tfds would try for 205 s: no such file, no network."""
+  """Raises DataError at once where tfds would retry for 205 s: no such file, no network."""
   archive = posixpath.basename(url)
   if archive_dir:
     path = os.path.join(os.path.expanduser(archive_dir), archive)
@@ -222,7 +221,7 @@ def _check_obtainable(url: str, archive_dir: str, data_dir: pathlib.Path) -> Non
   ]
   if cached:
     return
-  import requests  # A tenth of a second to import, and for this alone.
+  import requests  # Takes a tenth of a second to import, for this alone.
 
   try:
     requests.head(url, timeout=_CONNECT_SECONDS, allow_redirects=True).raise_for_status()
@@ -232,7 +231,7 @@ def _check_obtainable(url: str, archive_dir: str, data_dir: pathlib.Path) -> Non
 
 
 def _explain(error: Exception, name: str) -> errors.UserError | None:
-  """The one-line form of what tfds raises, None if it has none."""
+  """Returns an error of tfds as a UserError of one line; None where no line is better."""
   chain: list[BaseException] = [error]
   while cause := chain[-1].__cause__ or chain[-1].__context__:
     chain.append(cause)
@@ -243,16 +242,16 @@ def _explain(error: Exception, name: str) -> errors.UserError | None:
       return errors.DataError('dataset', name, 'two images bear the same name', 'fetch it again')
   message = str(error)
   if isinstance(error, download_manager.NonMatchingChecksumError):
-    found = re.search(r'Artifact (\S+), downloaded to (.*), has wrong checksum', message)
+    match = re.search(r'Artifact (\S+), downloaded to (.*), has wrong checksum', message)
     sums = re.findall(r"checksum='(\w+)'", message)
-    if found and len(sums) == 2:
+    if match and len(sums) == 2:
       problem = f'wrong checksum, expected {sums[0]}, got {sums[1]}'
-      return errors.DataError('archive', found[2], problem, f'fetch {found[1]} again')
+      return errors.DataError('archive', match[2], problem, f'fetch {match[1]} again')
     return errors.DataError('archive', name, message, 'fetch it again')
   if 'Not enough disk space' in message:
     return errors.StorageError('data_dir', name, message, 'free space there')
   if isinstance(error, OSError) and error.errno is not None:
-    return None  # A fault of the disk: the command's boundary names the file.
+    return None  # A fault of the disk: `cli.run` names the file.
   if isinstance(error, OSError | tfds.download.DownloadError):
     remedy = 'fetch the archive elsewhere and give --archive_dir=DIR'
     return errors.DataError('dataset', name, f'cannot download ({message})', remedy)

@@ -1,10 +1,10 @@
-"""The manifest of a prepared data set: examples of each split, size and SHA-256 of each file.
+"""Writes and checks the manifest of a prepared data set: its examples, and SHA-256 of its files.
 
-`prepare` writes it beside the shards and the few small files that describe them, names of classes
-among these. Sizes and names are compared whenever the set is opened, and the hashes of the small
-files; training compares those of the shards of small sets too, and of large ones where it is asked
-to (`config.data.verify`), as does `prepare --verify`. Manifests of an earlier version list shards
-alone; they are taken as they are.
+`prepare` writes the manifest beside the shards and the few small files that describe them, such as
+the names of classes. Whenever the data set is opened, names and sizes of all files and the hashes
+of the small ones are compared. Training compares the hashes of the shards too, of small data sets
+always and of large ones with `config.data.verify`, as does `prepare --verify`. Manifests of an
+earlier version list the shards alone, and remain valid.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from bitnet_jax import errors
 from bitnet_jax.runtime import files
 
 NAME = 'manifest.json'
-_SIZE = 'bytes'  # The key of a file's bytes.
+_SIZE = 'bytes'  # The key of a file's size.
 _SHARDS = '*.array_record*'
-# What tfds reads of a data set beside its shards.
+# Files of a data set that tfds reads beside the shards.
 _DESCRIPTIONS = ('dataset_info.json', 'features.json', '*.labels.txt')
 
 
 def write(directory: str, splits: dict[str, int], *, show: bool = False) -> None:
-  """Hashes all files and writes the manifest, in one move.
+  """Hashes all files and writes the manifest atomically.
 
   Args:
-    directory: of the data set's version.
-    splits: examples of each.
-    show: a progress bar.
+    directory: directory of the data set's version.
+    splits: number of examples by split.
+    show: whether a progress bar is shown.
   """
-  paths = _bar(_found(directory, _SHARDS, *_DESCRIPTIONS), show)
+  paths = _bar(_matching_files(directory, _SHARDS, *_DESCRIPTIONS), show)
   content = {'format': 1, 'splits': splits, 'files': files.describe(directory, paths, _SIZE)}
   files.write_json(pathlib.Path(directory, NAME), content)
 
@@ -51,15 +51,13 @@ def check(
   """Compares a data set with its manifest.
 
   Args:
-    directory: of the data set's version.
-    splits: examples of each, as tfds says.
-    hash_bytes: read all shards and compare their SHA-256 too if they have no more bytes than this
-      together.
-    stop: asked after each shard that is read whether to leave the others out, because nothing will
-      be done with the data.
+    directory: directory of the data set's version.
+    splits: number of examples by split, from tfds.
+    hash_bytes: largest total size of the shards, in bytes, for which their SHA-256 is compared.
+    stop: asked after each shard whether to skip the others, because the caller ends too.
 
   Raises:
-    DataError: there is no manifest, or the first difference.
+    DataError: the manifest is missing, or differs from the files.
   """
   content = read(directory)
   for split, count in content['splits'].items():
@@ -67,7 +65,7 @@ def check(
       _fail(directory, f'{split} has {splits.get(split)} examples, the manifest says {count}')
   listed = content['files']
   expected = (_SHARDS, *_DESCRIPTIONS) if describes(content) else (_SHARDS,)
-  for path in _found(directory, *expected):
+  for path in _matching_files(directory, *expected):
     if path.name not in listed:
       _fail(path, 'is not in the manifest')
   shards = _shards(listed)
@@ -81,13 +79,12 @@ def check(
 
 
 def fingerprint(directory: str) -> str:
-  """SHA-256 of what the examples are, the same whatever version of this package described them.
+  """Returns the SHA-256 of a manifest of the shards alone, the same for all versions of manifests.
 
-  It is that of a manifest of the shards alone. Names of classes are compared by themselves, and
-  the other descriptions say nothing of an example.
+  Names of classes are compared separately, and the other descriptions do not change an example.
 
   Raises:
-    DataError: there is no manifest, or it is damaged.
+    DataError: the manifest is missing or damaged.
   """
   content = read(directory)
   text = _text({**content, 'files': _shards(content['files'])})
@@ -95,15 +92,15 @@ def fingerprint(directory: str) -> str:
 
 
 def describes(content: dict[str, Any]) -> bool:
-  """Whether a manifest lists the files that describe the shards, names of classes among them."""
+  """Returns whether a manifest lists the files that describe the shards, not the shards alone."""
   return len(_shards(content['files'])) < len(content['files'])
 
 
 def read(directory: str) -> dict[str, Any]:
-  """The manifest of a data set.
+  """Reads the manifest of a data set.
 
   Raises:
-    DataError: there is none, or it is damaged.
+    DataError: the manifest is missing or damaged.
   """
   path = pathlib.Path(directory, NAME)
   try:
@@ -120,7 +117,7 @@ def read(directory: str) -> dict[str, Any]:
 
 
 def _is_manifest(content: Any) -> bool:
-  """Whether it is what `write` writes, down to the last value."""
+  """Returns whether a JSON value has the form that `write` writes, down to the last value."""
   if not isinstance(content, dict) or set(content) != {'format', 'splits', 'files'}:
     return False
   entries = files.parse_entries(content['files'], _SIZE)
@@ -139,20 +136,20 @@ def _check_file(path: pathlib.Path, entry: dict[str, Any], *, hashes: bool) -> N
   size = path.stat().st_size
   if size != entry['bytes']:
     _fail(path, f'has {size} bytes, the manifest says {entry["bytes"]}')
-  if hashes and (found := files.sha256(path)) != entry['sha256']:
-    _fail(path, f'has SHA-256 {found}, the manifest says {entry["sha256"]}')
+  if hashes and (checksum := files.sha256(path)) != entry['sha256']:
+    _fail(path, f'has SHA-256 {checksum}, the manifest says {entry["sha256"]}')
 
 
 def _text(content: dict[str, Any]) -> str:
   return json.dumps(content, indent=2) + '\n'
 
 
-def _found(directory: str, *patterns: str) -> list[pathlib.Path]:
+def _matching_files(directory: str, *patterns: str) -> list[pathlib.Path]:
   return [path for name in patterns for path in sorted(pathlib.Path(directory).glob(name))]
 
 
 def _shards(entries: dict[str, Any]) -> dict[str, Any]:
-  """Those entries of a manifest that are of shards."""
+  """Returns the entries of a manifest that describe shards."""
   return {name: entry for name, entry in entries.items() if fnmatch.fnmatchcase(name, _SHARDS)}
 
 
@@ -160,5 +157,5 @@ def _bar(items: Iterable[Any], show: bool) -> Iterable[Any]:
   return tqdm(list(items), desc='SHA-256', unit='file', disable=None if show else True)
 
 
-def _fail(what: object, problem: str) -> None:
-  raise errors.DataError('file', what, problem, 'remove the data set and prepare it again')
+def _fail(path: object, problem: str) -> None:
+  raise errors.DataError('file', path, problem, 'remove the data set and prepare it again')

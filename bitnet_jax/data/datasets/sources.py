@@ -1,4 +1,4 @@
-"""Random access to the encoded images of a split, wherever they are kept."""
+"""Reads the encoded images of a split by index, from tfds or from a folder."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from bitnet_jax.data.datasets import folder, prepared, shard_manifest
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-  """One image as it is stored.
+  """Holds one image as it is stored.
 
   Attributes:
-    key: names it in error messages and predictions; unique in its split.
-    encoded: the bytes of a PNG or JPEG file.
+    key: name of the image in error messages and predictions, unique in its split.
+    encoded: bytes of a PNG or JPEG file.
     label: index into the source's `class_names`.
   """
 
@@ -31,17 +31,17 @@ class Example:
 
 
 class Source(Protocol):
-  """A split: a sequence of examples that can be pickled.
+  """Gives random access to the examples of a split, and can be pickled.
 
   Attributes:
-    name: 'digits', 'cifar10', 'cifar100', 'imagenet2012' or 'folder'.
-    split: as it was asked for.
-    class_names: in the order of the labels.
+    name: a key of `config.datasets.DATASETS`.
+    split: name of the split, as given to `open_source`.
+    class_names: names in the order of the labels.
     channels: 1 (gray) or 3 (RGB).
     image_size: side in pixels; 0 where sizes vary.
-    fingerprint: SHA-256 of what the split's data set was made of when it was prepared, or of the
-      names and sizes of a folder's images.
-    hashed: whether that says what the images hold.
+    fingerprint: SHA-256 of the manifest of a prepared data set, or of the names and sizes of a
+      folder's images.
+    hashed: whether `fingerprint` depends on the contents of the images.
   """
 
   name: str
@@ -53,20 +53,20 @@ class Source(Protocol):
   hashed: bool
 
   def __len__(self) -> int:
-    """Number of examples."""
+    """Returns the number of examples."""
 
   def __getitem__(self, index: int) -> Example:
-    """Reads one example, 0 <= index < len; from any thread."""
+    """Reads one example, 0 <= index < len, from any thread."""
 
   def __getitems__(self, indices: Sequence[int]) -> list[Example]:
-    """Reads several examples, where they are many much faster than one by one."""
+    """Reads several examples, faster than one by one where they are many."""
 
 
 def check_label(example: Example, num_classes: int) -> int:
-  """The example's label.
+  """Returns an example's label.
 
   Raises:
-    DataError: it is out of range.
+    DataError: the label is out of range.
   """
   if not 0 <= example.label < num_classes:
     problem = f'label {example.label} is not in 0..{num_classes - 1}'
@@ -82,23 +82,23 @@ def open_source(
   hash_bytes: float = 0,
   stop: Callable[[], bool] = lambda: False,
 ) -> Source:
-  """Opens a split for reading; never builds or downloads one.
+  """Opens a split for reading, and never prepares or downloads a data set.
 
   Args:
     name: 'folder', or a data set that `bitnet_jax.prepare` knows.
-    split: for a folder the name of a sub-directory, or a slice of it
-      ('train[:90%]', see `folder.list_images`); else any split that tfds reads
-      ('train', 'train[:45000]', 'train[:10%]+test').
-    data_dir: the folder, or tfds's directory ('' is its own default). A folder may also be one
-      that `prepare` has written (NAME/VERSION); its splits are tfds's.
-    hash_bytes: largest data set whose shards' SHA-256 are compared with the manifest.
-    stop: ends that comparison early where it says True; the caller then ends too.
+    split: for a folder the name of a sub-directory, or a slice ('train[:90%]') as in
+      `folder.list_images`; else any split that tfds reads ('train', 'train[:45000]',
+      'train[:10%]+test').
+    data_dir: the folder, or tfds's directory ('' for its default). A folder may also be one that
+      `prepare` wrote (NAME/VERSION), with the splits of tfds.
+    hash_bytes: largest size of the shards, in bytes, for which their SHA-256 is compared.
+    stop: ends the comparison early where it returns True; the caller ends too.
 
   Returns:
     The source.
 
   Raises:
-    DataError: the data set is not there or not whole, or has no such split.
+    DataError: the data set is missing or incomplete, or has no such split.
   """
   if _is_plain_folder(name, data_dir):
     return FolderSource(split, data_dir)
@@ -106,14 +106,14 @@ def open_source(
 
 
 def check_there(name: str, data_dir: str) -> None:
-  """Says at once where a data set is missing; reads none of it and asks no network.
+  """Raises DataError at once where a data set is missing; reads none of its examples.
 
   Args:
     name: as for `open_source`.
     data_dir: as for `open_source`.
 
   Raises:
-    DataError: there is none.
+    DataError: the data set is missing.
   """
   if not _is_plain_folder(name, data_dir):
     prepared.find_builder(name, data_dir)
@@ -127,7 +127,7 @@ def _is_plain_folder(name: str, data_dir: str) -> bool:
 
 
 class TfdsSource:
-  """A split of a prepared tfds data set; see `Source`."""
+  """Reads a split of a prepared tfds data set; `Source` describes the attributes."""
 
   hashed = True
 
@@ -171,7 +171,7 @@ class TfdsSource:
     return self._example(index, record)
 
   def __getitems__(self, indices: Sequence[int]) -> list[Example]:
-    # One call of array_record for all: 11 us an example, 160 one by one.
+    # One call of array_record takes 11 us an example; one by one, 160 us.
     indices = [int(index) for index in indices]
     try:
       records = self._records.__getitems__(indices)
@@ -192,7 +192,7 @@ class TfdsSource:
     return Example(key=name, encoded=record['image'], label=int(record['label']))
 
   def __reduce__(self) -> tuple[Any, ...]:
-    # A worker opens the files itself: open readers do not travel.
+    # A worker opens the files itself: open readers cannot be pickled.
     return TfdsSource, (self.name, self.split, self._data_dir)
 
 
@@ -216,10 +216,10 @@ def _open_records(builder: Any, split: str) -> Any:
 
 
 class FolderSource:
-  """A split of a folder of images, `SPLIT/CLASS/*.png`; see `Source`.
+  """Reads a split of a folder of images, `SPLIT/CLASS/*.png`; `Source` describes the attributes.
 
   Attributes:
-    paths: of the images, relative to the folder; also their keys.
+    paths: paths of the images, relative to the folder, which are also their keys.
     labels: int32 `[examples]`.
   """
 
@@ -234,7 +234,7 @@ class FolderSource:
     self.class_names = listing.class_names
     self.paths = listing.paths
     self.labels = np.asarray(listing.labels, np.int32)
-    # To hash the images would be to read them all, which `arrays` does anyway.
+    # Hashing the contents would read all images, which `arrays` does anyway.
     files = zip(listing.paths, listing.sizes, strict=True)
     text = '\0'.join(f'{path}\0{size}' for path, size in files)
     self.fingerprint = hashlib.sha256(os.fsencode(text)).hexdigest()

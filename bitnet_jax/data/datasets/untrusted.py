@@ -1,7 +1,7 @@
-"""A prepared data set that came from elsewhere: what its own files may have tfds do.
+"""Opens a prepared data set of unknown origin, so that its files cannot make tfds import code.
 
-`tfds.builder_from_directory` imports the module of every feature's class that the data set's JSON
-names, wherever that lies: in the current directory, which may be where the data were unpacked.
+`tfds.builder_from_directory` imports the module of every feature class that the data set's JSON
+names, even from the current directory, which may be the directory of the unpacked data.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bitnet_jax import errors
 
 _MODULE = 'tensorflow_datasets.core.features'
 _TOP = f'{_MODULE}.features_dict.FeaturesDict'
-# What the data sets that `prepare` writes are made of: class -> where its JSON has its content.
+# The features of data sets that `prepare` writes: class -> key of its content in the JSON.
 _CONTENTS = {
   f'{_MODULE}.image_feature.Image': 'image',
   f'{_MODULE}.class_label_feature.ClassLabel': 'classLabel',
@@ -28,7 +28,7 @@ _REQUIRED = {'image': 'image', 'label': 'classLabel'}
 
 
 def open_directory(directory: str) -> Any:
-  """The tfds builder of a data set's directory, NAME/VERSION.
+  """Returns the tfds builder of a data set's directory, NAME/VERSION.
 
   Raises:
     DataError: a file is missing or broken, or names a class that is not one of `_CONTENTS`.
@@ -57,7 +57,7 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _check(path: pathlib.Path, top: Any) -> None:
-  """Raises DataError for any form but that which tfds writes of a flat dictionary of features."""
+  """Raises DataError for JSON in any other form than tfds writes for a flat dictionary."""
   fields = top.get('featuresDict') if isinstance(top, dict) else None
   features = fields.get('features') if isinstance(fields, dict) else None
   if not isinstance(features, dict) or (

@@ -1,11 +1,11 @@
-"""From an encoded image to pixels of one size: the crops of training and of evaluation.
+"""Crops encoded images to pixels of one size, for training and evaluation.
 
-Every crop is a function of the image and of the example's random bits (`example_random_bits`).
+Every crop is a pure function of the image and of the example's random bits (`example_random_bits`).
 
 Departs: the recipe's resampling is fb.resnet.torch's `image.scale(..., 'bicubic')`, which does not
-filter where it shrinks, has Catmull-Rom's kernel (a = -0.5) and aligns the outermost pixels. Ours
-without `antialias` does not filter either, but is OpenCV's: a = -0.75, pixels as areas. Images that
-are much larger than the crop are shrunk by the JPEG decoder first, which averages.
+filter where it shrinks, has Catmull-Rom's kernel (a = -0.5) and aligns the outermost pixels.
+Without `antialias` this module does not filter either, but uses OpenCV's kernel: a = -0.75, pixels
+as areas. The JPEG decoder first shrinks images that are much larger than the crop, by averages.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bitnet_jax.data.images.decode import EncodedImage
 
 TRIES = 10
 NUM_RANDOM_WORDS = 5 * TRIES
-# Longer strips than any photograph are cut, so that no image costs much memory resized.
+# Longer strips than any photograph are cut, so that no resized image takes much memory.
 MAX_ASPECT = 32
 
 
@@ -48,17 +48,17 @@ class Crop:
     random_bits: np.ndarray | None = None,
     out: np.ndarray | None = None,
   ) -> np.ndarray:
-    """Crops.
+    """Crops an encoded image.
 
     Args:
       encoded: bytes of a JPEG or PNG file.
       channels: 1 for gray, 3 for RGB.
-      key: names the image in an error.
-      random_bits: `[NUM_RANDOM_WORDS]`, uint64; only a random crop looks at them.
-      out: where to write the result, uint8 of its shape; None for a new array.
+      key: name of the image in an error.
+      random_bits: `[NUM_RANDOM_WORDS]`, uint64; only a random crop uses them.
+      out: uint8 array that the result is written to; None for a new array.
 
     Returns:
-      uint8; `out` if that was given.
+      uint8 `[size, size, channels]`, or `[views, size, size, channels]`; `out` if that was given.
 
     Raises:
       DataError: the image cannot be decoded.
@@ -145,12 +145,12 @@ class RandomResizedCrop(Crop):
 
 
 def example_random_bits(seed: int, step: int, position: int) -> np.ndarray:
-  """The random numbers of an example: a function of its arguments, stable for ever.
+  """Returns the random numbers of an example, the same in all versions of NumPy.
 
   Args:
-    seed: of the run.
-    step: counted from 0.
-    position: of the example in the global batch.
+    seed: seed of the run.
+    step: number of the step, counted from 0.
+    position: position of the example in the global batch.
 
   Returns:
     uint64 `[NUM_RANDOM_WORDS]`.
@@ -167,11 +167,11 @@ def random_area_box(
   area: tuple[float, float],
   aspect: tuple[float, float],
 ) -> tuple[int, int, int, int] | None:
-  """A random part of an image: ten tries of a random area and a random shape.
+  """Draws a random part of an image: ten tries of a random area and a random shape.
 
   Args:
-    height: of the image.
-    width: of the image.
+    height: height of the image, in pixels.
+    width: width of the image, in pixels.
     random_bits: uint64 `[NUM_RANDOM_WORDS]`.
     area: smallest and largest share of the image's area.
     aspect: smallest and largest ratio of the sides.
@@ -210,20 +210,20 @@ def resize_shorter_side(image: EncodedImage, size: int, antialias: bool) -> np.n
 
 
 def five_crops(image: np.ndarray, size: int) -> list[np.ndarray]:
-  """The center, then the corners: top left and right, bottom left and right; square."""
+  """Returns square crops: the center, then top left and right, bottom left and right."""
   down, across = image.shape[0] - size, image.shape[1] - size
   places = (((down + 1) // 2, (across + 1) // 2), (0, 0), (0, across), (down, 0), (down, across))
   return [image[top : top + size, left : left + size] for top, left in places]
 
 
 def resize(image: np.ndarray, height: int, width: int, *, antialias: bool) -> np.ndarray:
-  """Resizes, bicubic.
+  """Resizes an image with a bicubic kernel.
 
   Args:
     image: uint8 `[rows, columns, channels]`.
-    height: of the result.
-    width: of the result.
-    antialias: widen the kernel where the image shrinks.
+    height: height of the result, in pixels.
+    width: width of the result, in pixels.
+    antialias: whether the kernel widens where the image shrinks.
 
   Returns:
     uint8 `[height, width, channels]`.

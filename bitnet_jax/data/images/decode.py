@@ -1,4 +1,4 @@
-"""From the bytes of a JPEG or PNG file to pixels, on the host."""
+"""Decodes JPEG and PNG files to pixels on the host, for the crops and the resident pipeline."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from bitnet_jax import errors
 
 MAX_PIXELS = 89_478_485  # Pillow's own threshold: 256 MB of RGB.
 _ORIENTATION = 0x0112  # The EXIF tag.
-PLAIN_JPEG = ('YCbCr', 'RGB', 'Gray')  # What libjpeg turns into RGB by itself.
-_FAST_FACTORS = (8, 4, 2, 1)  # The decoder knows others too, which take longer than none.
+PLAIN_JPEG = ('YCbCr', 'RGB', 'Gray')  # libjpeg turns these into RGB by itself.
+_FAST_FACTORS = (8, 4, 2, 1)  # The decoder has other factors, which take longer than no factor.
 _APP1, _SCAN = 0xE1, 0xDA  # Second bytes of JPEG markers.
 
-cv2.setNumThreads(1)  # Worker processes share the work, an image is too small to be shared.
+cv2.setNumThreads(1)  # Worker processes share the images; one image is too small to be shared.
 
-# Above MAX_PIXELS we raise; Pillow's warning would be a second line before ours.
+# Above MAX_PIXELS `decode` raises; Pillow's warning would be a second line before the error.
 warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
 
 
@@ -29,7 +29,7 @@ def decode(encoded: bytes, channels: int, key: str) -> np.ndarray:
   """Decodes an image, whatever its mode, to gray or RGB.
 
   - Transparency is composited on white, the page that drawings with a
-    transparent background are made for: black strokes stay visible.
+    transparent background are made for, so black strokes stay visible.
   - 16 bits a channel are scaled to 8 (gray: rounded; color: the high byte).
   - CMYK and YCCK become RGB by Pillow's formula; color profiles are ignored.
   - Gray from color is 0.299 R + 0.587 G + 0.114 B.
@@ -37,15 +37,15 @@ def decode(encoded: bytes, channels: int, key: str) -> np.ndarray:
     upright. (Torch's and TensorFlow's decoders do not.)
 
   Args:
-    encoded: the file's bytes; its contents tell JPEG or PNG, not its name.
+    encoded: bytes of the file; they tell JPEG or PNG, not the file's name.
     channels: 1 for gray, 3 for RGB.
-    key: names the image in an error.
+    key: name of the image in an error.
 
   Returns:
     uint8 `[height, width, channels]`.
 
   Raises:
-    DataError: neither JPEG nor PNG, damaged, cut short, or too large to decode.
+    DataError: the file is neither JPEG nor PNG, is damaged or cut short, or has over `MAX_PIXELS`.
     ValueError: `channels` is neither 1 nor 3.
   """
   if channels not in (1, 3):
@@ -81,32 +81,32 @@ def _to_pixels(image: Image.Image, channels: int) -> np.ndarray:
   mode = 'L' if channels == 1 else 'RGB'
   if image.mode != mode:
     image = image.convert('RGB').convert(mode) if image.mode == 'CMYK' else image.convert(mode)
-  # A copy: what Pillow exports is read-only.
+  # A copy: Pillow's arrays are read-only.
   return np.array(image, np.uint8).reshape(image.height, image.width, channels)
 
 
 class EncodedImage:
-  """An image whose size is known before its pixels are needed.
+  """Decodes an image after reading its size, at a smaller scale where the caller needs less.
 
-  JPEG files of the usual kinds take a fast way: the pixels are those of `decode`, to one level of
-  256, but where much fewer are needed the decoder itself shrinks the image. All others go
-  through `decode` at once.
+  JPEG files of the usual kinds take a fast path: the pixels are those of `decode`, to one level of
+  256, but where the caller needs far fewer pixels the decoder itself shrinks the image. `decode`
+  handles all others at once.
 
   Attributes:
-    height: of the whole image, upright.
-    width: of the whole image, upright.
+    height: height of the whole image, upright, in pixels.
+    width: width of the whole image, upright, in pixels.
   """
 
   def __init__(self, encoded: bytes, channels: int, key: str):
-    """Reads the size.
+    """Reads the size of the image.
 
     Args:
-      encoded: the file's bytes.
+      encoded: bytes of the file.
       channels: 1 for gray, 3 for RGB.
-      key: names the image in an error.
+      key: name of the image in an error.
 
     Raises:
-      DataError: see `decode`.
+      DataError: `decode` cannot decode the image.
     """
     self._encoded, self._channels, self._key = encoded, channels, key
     self._pixels: np.ndarray | None = None
@@ -117,17 +117,17 @@ class EncodedImage:
     self.height, self.width = size
 
   def pixels(self, scale: float = 1.0) -> tuple[np.ndarray, int]:
-    """Decodes.
+    """Decodes the pixels.
 
     Args:
-      scale: share of the full height and width that the caller needs at least.
+      scale: smallest share of the full height and width that the caller can use.
 
     Returns:
-      uint8 `[height, width, channels]` of the image shrunk by the greatest of 1, 2, 4 and 8 that
-      leaves as much (rounded up), and that number.
+      uint8 `[height, width, channels]` of the image, shrunk (sizes rounded up) by the largest of
+      1, 2, 4 and 8 that leaves this share, and that number.
 
     Raises:
-      DataError: see `decode`.
+      DataError: `decode` cannot decode the image.
     """
     if self._pixels is not None:
       return self._pixels, 1
@@ -137,12 +137,12 @@ class EncodedImage:
       # The decoder shrinks as far as these sizes allow.
       pixels = simplejpeg.decode_jpeg(self._encoded, 'RGB', min_height=height, min_width=width)
       return pixels, factor
-    except ValueError:  # Damaged; perhaps not beyond what Pillow forgives.
+    except ValueError:  # Damaged, but Pillow may still decode the image.
       return decode(self._encoded, self._channels, self._key), 1
 
 
 def plain_jpeg_size(encoded: bytes) -> tuple[int, int] | None:
-  """Height and width of a JPEG file that needs no conversion and stands upright; else None."""
+  """Returns height and width of an upright JPEG file that needs no conversion; else None."""
   if encoded[:2] != b'\xff\xd8':
     return None
   try:
@@ -160,12 +160,12 @@ def _may_be_turned(encoded: bytes) -> bool:
   try:
     with Image.open(io.BytesIO(encoded), formats=('JPEG',)) as image:
       return image.getexif().get(_ORIENTATION, 1) != 1
-  except Exception:  # `decode` says what is wrong.
+  except Exception:  # `decode` reports what is wrong.
     return True
 
 
 def _has_metadata(encoded: bytes) -> bool:
-  """Whether a JPEG file has an APP1 segment (EXIF or XMP) before its pixels."""
+  """Returns whether a JPEG file has an APP1 segment (EXIF or XMP) before its pixels."""
   start = 2
   while start + 4 <= len(encoded) and encoded[start] == 0xFF and encoded[start + 1] != _SCAN:
     if encoded[start + 1] == _APP1:
@@ -177,16 +177,15 @@ def _has_metadata(encoded: bytes) -> bool:
 def fit(image: np.ndarray, size: int) -> np.ndarray:
   """Resizes the shorter side to `size` and crops the center square.
 
-  Bicubic, with the kernel widened where it shrinks (antialias). Both steps in
-  one: only the pixels that the square needs are computed, and the square is
-  centered to a fraction of a pixel.
+  The kernel is bicubic and widens where the image shrinks (antialias). Only the pixels that the
+  square needs are computed, and the square is centered to a fraction of a pixel.
 
   Args:
     image: uint8 `[height, width, channels]`.
     size: side of the result, in pixels.
 
   Returns:
-    uint8 `[size, size, channels]`; `image` itself if it has that shape already.
+    uint8 `[size, size, channels]`; `image` itself where the shapes agree.
   """
   height, width, channels = image.shape
   if (height, width) == (size, size):
