@@ -1,4 +1,4 @@
-"""Errors that a user can act on: one line, one exit code, no traceback."""
+"""Defines the errors that a user can act on: one line, one exit code, no traceback."""
 
 from __future__ import annotations
 

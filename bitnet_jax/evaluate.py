@@ -1,4 +1,4 @@
-"""The evaluation command: error of a trained network on any split, with one crop or ten.
+"""Evaluates a trained network on any split, with one crop or ten: the evaluation command.
 
 python -m bitnet_jax.evaluate --workdir=DIR [--crops=10] [--split=train] [--step=N]
 

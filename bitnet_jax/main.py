@@ -1,4 +1,4 @@
-"""The training command.
+"""Trains a network, or goes on with a run: the training command.
 
 python -m bitnet_jax.main --config=configs/digits_bitnet.py --workdir=runs/digits
 

@@ -1,4 +1,4 @@
-"""The prediction command: what a trained network sees in images.
+"""Predicts the classes of images with a trained network: the prediction command.
 
 python -m bitnet_jax.predict --workdir=DIR IMAGE... [--csv=F]
 

@@ -1,4 +1,4 @@
-"""What may lie where checkpoints are kept; anything else is refused before a file is opened."""
+"""Checks what lies where checkpoints are kept, before any file is opened."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PARTS = (
 
 
 def list_steps(workdir: pathlib.Path) -> tuple[list[int], list[int]]:
-  """Steps that have a folder, and steps that have a manifest, whole or not, oldest first.
+  """Returns steps that have a folder, and steps that have a manifest, whole or not, oldest first.
 
   Raises:
     CheckpointError: see `check`.
@@ -41,7 +41,7 @@ def list_steps(workdir: pathlib.Path) -> tuple[list[int], list[int]]:
 
 
 def steps_of(workdir: pathlib.Path, folder: str) -> list[int]:
-  """Steps that have an entry in `CHECKPOINTS` or `MANIFESTS`, oldest first; raises OSError."""
+  """Returns the steps that have an entry in `CHECKPOINTS` or `MANIFESTS`, oldest first; raises OSError."""
   names = _NAMES[folder]
   try:
     found = [names.fullmatch(path.name) for path in (workdir / folder).iterdir()]
@@ -51,9 +51,9 @@ def steps_of(workdir: pathlib.Path, folder: str) -> list[int]:
 
 
 def check(workdir: pathlib.Path) -> None:
-  """Looks at kinds and names alone; a link may lead out of the work directory.
+  """Checks kinds and names alone, because a link may lead out of the work directory.
 
-  What stands under a step's name, its manifest's too, is for `manifest.problem` to judge.
+  What stands under a step's name, its manifest's too, is for `manifest.find_fault` to judge.
 
   Raises:
     CheckpointError: a directory is a link or a file, or something in it does not belong there.
@@ -91,5 +91,5 @@ def _refused(path: pathlib.Path, problem: str) -> errors.CheckpointError:
 
 
 def missing_part(step: pathlib.Path) -> str:
-  """A file without which Orbax cannot read a step; '' if all are there."""
+  """Returns a missing file that Orbax needs to read a step; '' if none is missing."""
   return next((part for part in _PARTS if not (step / part).is_file()), '')

@@ -1,4 +1,4 @@
-"""Checkpoints with Orbax: the newest few and the best, saved in the background, verified.
+"""Saves checkpoints with Orbax in the background, keeps the newest and the best, verifies them.
 
 A step's checkpoint holds the training state and a JSON record (configuration, progress). States
 are NumPy trees. Of several processes the first alone opens, reads and writes checkpoints. Beside
@@ -32,7 +32,7 @@ LEARNED = ('params', 'batch_stats', 'opt_state')
 
 
 def _shapes(tree: Tree) -> dict[str, str]:
-  """'float32[3,3,16,64]' by the path of each array."""
+  """Returns a text as 'float32[3,3,16,64]' by the path of each array."""
   leaves = jax.tree_util.tree_leaves_with_path(tree)
   return {jax.tree_util.keystr(path): _shape(np.asarray(leaf)) for path, leaf in leaves}
 
@@ -59,7 +59,7 @@ def check_finite(state: Tree, last_good: int | None) -> None:
 
 
 class Checkpoints:
-  """The checkpoints of a work directory.
+  """Saves, lists and restores the checkpoints of a work directory.
 
   Attributes:
     directory: where they lie, one folder a step.
@@ -73,7 +73,7 @@ class Checkpoints:
     keep_best: int = 1,
     check_workdir: Callable[[], None] | None = None,
   ):
-    """Opens or makes the directory; verifies every step and sets aside those that are damaged.
+    """Opens or makes the directory; verifies every step and quarantines the damaged ones.
 
     Args:
       workdir: of the run.
@@ -142,27 +142,27 @@ class Checkpoints:
     self._finisher.start()
 
   def latest_step(self) -> int | None:
-    """The newest step that is whole, None if there is none."""
+    """Returns the newest step that is whole, None if there is none."""
     return self._manager.latest_step()
 
   def steps(self) -> list[int]:
-    """All steps that stand, oldest first."""
+    """Returns all saved steps, oldest first."""
     return sorted(self._manager.all_steps())
 
   def best_step(self) -> int | None:
-    """The step of least test error among those kept."""
+    """Returns the step of smallest test error among those kept."""
     return self._manager.best_step()
 
   def path(self, step: int) -> str:
-    """Where a step's checkpoint lies."""
+    """Returns the path of a step's checkpoint."""
     return str(self.directory / str(step))
 
   def read_record(self, step: int) -> dict[str, Any]:
-    """The JSON record of a step."""
+    """Returns the JSON record of a step."""
     return self._read(step)['run']
 
   def restore(self, step: int, template: Tree) -> Tree:
-    """The state of a step, verified.
+    """Returns the state of a step, verified.
 
     Args:
       step: one that was saved.

@@ -1,4 +1,4 @@
-"""SHA-256 manifests: what files a folder must hold, to the last bit.
+"""Writes and verifies SHA-256 manifests: what files a folder must hold, to the last bit.
 
 Orbax restores a checkpoint with a flipped bit without a word (in nine of ten cases the weights are
 silently wrong), so each one is verified against its manifest before anything in it is opened.
@@ -37,7 +37,7 @@ def write(folder: pathlib.Path, manifest: pathlib.Path) -> None:
 
 
 def find_fault(folder: pathlib.Path, manifest: pathlib.Path, *, hashes: bool = True) -> str:
-  """What is wrong with `folder`, '' if it is what the manifest says.
+  """Returns what is wrong with `folder`, '' if it is what the manifest says.
 
   Names, kinds and sizes are compared first, so that neither a link nor a file that does not belong
   there is ever opened.
@@ -67,7 +67,7 @@ def find_fault(folder: pathlib.Path, manifest: pathlib.Path, *, hashes: bool = T
 
 
 def _read(manifest: pathlib.Path) -> dict[str, tuple[int, str]]:
-  """Size and SHA-256 by name; raises one of `_DAMAGED` where `write` did not write it."""
+  """Returns size and SHA-256 by name; raises one of `_DAMAGED` where `write` did not write it."""
   if not stat.S_ISREG(manifest.lstat().st_mode):
     raise ValueError('no plain file')
   return files.parse_entries(json.loads(manifest.read_bytes())['files'], _SIZE)

@@ -1,4 +1,4 @@
-"""How Orbax is set up: which checkpoints it keeps, and which process of several it works in."""
+"""Sets Orbax up: which checkpoints it keeps, and in which process of several it works."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from orbax.checkpoint import checkpoint_managers
 NOT_EVALUATED = 2.0
 
 
-def options_of_first() -> ocp.options.MultiprocessingOptions:
-  """Has Orbax work in this process, the first, without waiting for the others."""
+def primary_options() -> ocp.options.MultiprocessingOptions:
+  """Returns options with which Orbax works in the primary process without waiting for others."""
   if jax.process_count() == 1:
     return ocp.options.MultiprocessingOptions()
   return ocp.options.MultiprocessingOptions(
@@ -39,7 +39,7 @@ def manager_options(keep_latest: int, keep_best: int) -> ocp.CheckpointManagerOp
     enable_async_checkpointing=True,
     cleanup_tmp_directories=True,
     create=False,
-    multiprocessing_options=options_of_first(),
+    multiprocessing_options=primary_options(),
   )
 
 

@@ -1,4 +1,4 @@
-"""A trained network, as the run that made it left it in its work directory."""
+"""Loads a trained network from the work directory of its run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 
 from bitnet_jax import errors
 from bitnet_jax.checkpoints import layout, quarantine
-from bitnet_jax.checkpoints.orbax_options import options_of_first
+from bitnet_jax.checkpoints.orbax_options import primary_options
 from bitnet_jax.config import fields
 
 Tree = Any
@@ -25,7 +25,7 @@ HEAD = 'head'  # The layer that knows the classes.
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-  """What is needed to use a network.
+  """Holds what is needed to use a network.
 
   Attributes:
     config: of the run.
@@ -62,7 +62,7 @@ def load(workdir: str, step: int = 0) -> Trained:
 
 
 def _choose(folder: pathlib.Path, workdir: str, step: int) -> tuple[int, dict[int, str]]:
-  """The step to take, and what is wrong with the newer ones."""
+  """Returns the step to take, and what is wrong with the newer ones."""
   steps, listed = layout.list_steps(folder)
   if not steps:
     remedy = 'name the work directory of a run that has saved a checkpoint'
@@ -87,7 +87,7 @@ def _choose(folder: pathlib.Path, workdir: str, step: int) -> tuple[int, dict[in
 def _restore(folder: pathlib.Path, step: int) -> Trained:
   items = folder / 'checkpoints' / str(step)
   try:
-    options = options_of_first()
+    options = primary_options()
     with ocp.Checkpointer(
       ocp.JsonCheckpointHandler(multiprocessing_options=options), multiprocessing_options=options
     ) as checkpointer:
@@ -173,7 +173,7 @@ def load_from(path: str) -> Trained:
 
 
 def config_from_json(tree: dict[str, Any]) -> ml_collections.ConfigDict:
-  """A configuration from its JSON form; fields that are new since then have their defaults.
+  """Returns a configuration from its JSON form; fields that are newer have their defaults.
 
   Raises:
     CheckpointError: it has a field that is not known, or a value out of range.
@@ -193,7 +193,7 @@ def config_from_json(tree: dict[str, Any]) -> ml_collections.ConfigDict:
 
 
 def read_run(workdir: str) -> dict[str, Any]:
-  """What a run wrote down about itself; see `records.write_run`.
+  """Returns what a run wrote about itself, see `run_info.write_run`.
 
   Raises:
     CheckpointError: the file is missing or damaged.

@@ -1,4 +1,4 @@
-"""Checkpoints that are not whole are moved out of sight before anything in them is read."""
+"""Moves checkpoints that are not whole out of the way before anything in them is read."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ MISSING = 'is missing'
 
 
 def find_fault(workdir: pathlib.Path, step: int) -> str:
-  """What is wrong with a step, '' if it is what its manifest says; see `manifest.problem`."""
+  """Returns what is wrong with a step, '' if nothing is; see `manifest.find_fault`."""
   folder, listed = workdir / layout.CHECKPOINTS, workdir / layout.MANIFESTS
   return manifest.find_fault(folder / str(step), listed / f'{step}.json')
 
 
 def missing_steps(steps: list[int], listed: list[int]) -> list[int]:
-  """Steps that have a manifest alone and are newer than all others; older ones were deleted."""
+  """Returns steps whose manifest alone is left and that are newer than all others.
+
+  Older ones were deleted to make room.
+  """
   return [step for step in listed if step > max(steps, default=-1)]
 
 
 def warn_of_older(step: int, fault: str, used: int | None) -> None:
-  """Says on stderr that an older step is used, and what is wrong with the newer one."""
+  """Warns that an older step is used, and what is wrong with the newer one."""
   colon = '' if fault == MISSING else ':'
   output.warn(f'step {step}{colon} {fault}; using step {used}')
 

@@ -1,4 +1,4 @@
-"""The work directory before anything is written to it: there, writable, ours alone, with room."""
+"""Guards a run's work directory: locks it, checks its room, and detects that it was replaced."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 
 
 class DirectoryHandle:
-  """A directory of a run, for as long as the process lives or until `close`.
+  """Detects that a run's directory was replaced, by holding it open until `close`.
 
-  A file system gives the number of a removed directory to the next one that is made, but not while
-  somebody holds the old one open.
+  A file system may give the number of a removed directory to a new one, but not while the old one
+  is open.
 
   Attributes:
     path: where it was.
@@ -52,14 +52,14 @@ class DirectoryHandle:
     raise errors.StorageError('workdir', self.path, problem, remedy)
 
   def close(self) -> None:
-    """Lets go of it."""
+    """Closes the directory."""
     if self.descriptor >= 0:
       os.close(self.descriptor)
       self.descriptor = -1
 
 
 class Claim:
-  """Sole use of a work directory, for as long as the process lives or until `release`.
+  """Holds the sole use of a work directory until `release`, or for as long as the process lives.
 
   The locks are the kernel's (`flock`), so that they end with their owner however that dies. Locked
   are the directory, which nobody can make anew while it is in use, and a file in it, which says who
@@ -103,7 +103,7 @@ class Claim:
     raise errors.StorageError('workdir', self.path, problem, 'leave that file, run it again')
 
   def _lock_directory(self) -> bool:
-    """Whether it could be locked."""
+    """Returns whether the directory could be locked."""
     try:
       fcntl.flock(self._held.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -155,7 +155,7 @@ class Claim:
       return 'another process'
 
   def release(self) -> None:
-    """Lets go of the directory."""
+    """Releases the locks."""
     self._held.close()
     if self._file >= 0:
       os.close(self._file)

@@ -1,4 +1,4 @@
-"""Where the processes of a cluster meet: HOST:PORT of process 0, as given or as it is found."""
+"""Finds and checks where the processes of a cluster meet: HOST:PORT of process 0."""
 
 from __future__ import annotations
 
@@ -6,16 +6,12 @@ import socket
 from typing import Any
 
 from bitnet_jax import errors
+from bitnet_jax.distributed import jax_internals
 
 
 def detect(num_processes: int, process_id: int) -> tuple[str, int, int, Any]:
-  """Address, number of processes, this one's number and its devices, as JAX finds them."""
-  from jax._src import clusters  # JAX itself would listen on all interfaces.
-
-  found = clusters.ClusterEnv.auto_detect_unset_distributed_params(
-    None, num_processes or None, process_id if process_id >= 0 else None, None, None, 300
-  )
-  address, count, number, local_device_ids = found
+  """Returns address, number of processes, this one's number and its devices, as JAX finds them."""
+  address, count, number, local_device_ids = jax_internals.detect_cluster(num_processes, process_id)
   if address is None or count is None or number is None:
     raise errors.ConfigError(
       'coordinator_address',

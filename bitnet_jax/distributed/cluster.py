@@ -1,4 +1,4 @@
-"""Many processes as one run: joining, who writes, what all agree on, and who is lost.
+"""Joins many processes into one run: who writes, what all agree on, and who is lost.
 
 JAX's coordination service, which process 0 runs, brings them together; it also holds a few keys,
 through which each process shows the others every second that it lives. Where a peer is lost, JAX
@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 from bitnet_jax import errors
 from bitnet_jax.distributed import address as address_lib
+from bitnet_jax.distributed import jax_internals
 from bitnet_jax.distributed.heartbeat import Heartbeat
 from bitnet_jax.runtime import preemption, watchdog
 
@@ -84,7 +85,7 @@ def join(
 
 
 def is_primary() -> bool:
-  """Whether this process is the one that reads checkpoints and writes what the run keeps."""
+  """Returns whether this process reads checkpoints and writes what the run keeps."""
   import jax
 
   return jax.process_index() == 0
@@ -103,7 +104,7 @@ def end(code: int, line: str) -> NoReturn:
 
 
 def broadcast(tree: Tree) -> Tree:
-  """Process 0's tree on every process.
+  """Returns process 0's tree on every process.
 
   Args:
     tree: of NumPy arrays, of the same structure, shapes and types everywhere.
@@ -157,14 +158,13 @@ def _join(
     address_lib.check(address, num_processes, process_id)
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # The line below says it all.
   import jax
-  from jax._src import distributed  # What multihost_utils, Orbax and Flax use of it, too.
 
   # It would take SIGTERM from our handler, which knows of SIGINT too and lets a third one abort.
   jax.config.update('jax_enable_preemption_service', False)
   local_device_ids = None
   if address == 'auto':
-    found = address_lib.detect(num_processes, process_id)
-    address, num_processes, process_id, local_device_ids = found
+    detected = address_lib.detect(num_processes, process_id)
+    address, num_processes, process_id, local_device_ids = detected
   address_lib.check(address, num_processes, process_id)
   bind_address = bind_address or address
   if process_id == 0:
@@ -178,20 +178,26 @@ def _join(
     local_device_ids=local_device_ids,
     cluster_detection_method='deactivate',
     coordinator_bind_address=bind_address,
-    # All of these come second to the watchdog's.
-    initialization_timeout=int(join_seconds) + 60,
-    heartbeat_timeout_seconds=int(peer_seconds) * _JAX_LATER + 60,
-    shutdown_timeout_seconds=int(peer_seconds) + 60,
+    **_timeouts(join_seconds, peer_seconds),
   )
   given_up.cancel()
   global _heartbeat
-  client = distributed.global_state.client
+  client = jax_internals.coordinator_client()
   _heartbeat = Heartbeat(process_id, num_processes, peer_seconds, client)
   return _heartbeat
 
 
+def _timeouts(join_seconds: float, peer_seconds: float) -> dict[str, int]:
+  """Returns JAX's own timeouts in seconds, all of which come second to the watchdog's."""
+  return {
+    'initialization_timeout': int(join_seconds) + 60,
+    'heartbeat_timeout_seconds': int(peer_seconds) * _JAX_LATER + 60,
+    'shutdown_timeout_seconds': int(peer_seconds) + 60,
+  }
+
+
 def _initialize(address: str, **options: Any) -> None:
-  """JAX's own, in a thread: it waits in native code, where the main thread would hear no signal."""
+  """Calls JAX's own in a thread, because the main thread would hear no signal in native code."""
   import jax
 
   raised: list[BaseException] = []
@@ -233,7 +239,7 @@ def _give_up_after(
 
 
 def _catch_abort(address: str) -> None:
-  """Has JAX's abort on a lost coordinator end in our line and exit code.
+  """Makes JAX's abort on a lost coordinator end in our line and exit code.
 
   Its callback for that case cannot be had: with one written in Python, jaxlib (0.10.2, 0.12.0)
   ends with std::bad_cast. A Python handler of SIGABRT would never run; this one is native.

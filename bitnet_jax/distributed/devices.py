@@ -1,4 +1,4 @@
-"""Many devices and processes: pmap, what lies on each device, and reading it back.
+"""Maps functions over all devices by pmap, places arrays on devices and reads them back.
 
 No other module names pmap. Every array that a mapped function takes or gives has a leading
 dimension of the local devices: replicated values hold the same on each, split ones a part each.
@@ -58,12 +58,12 @@ def map_devices(
 
 
 def _through_gloo() -> bool:
-  """Whether devices of several processes talk through Gloo, as between CPUs."""
+  """Returns whether devices of several processes talk through Gloo, as between CPUs."""
   return jax.process_count() > 1 and jax.default_backend() == 'cpu'
 
 
 def _one_by_one(mapped: Any) -> Callable[..., Any]:
-  """Between processes on CPUs: waits for all before the first call, and for each call to end.
+  """Returns a function that waits for all processes before its first call, and for each call.
 
   Gloo gives up where processes come to an operation more than 30 s apart, and nothing keeps the
   operations of programs that overlap in one order.
@@ -92,7 +92,7 @@ def replicate(tree: Tree) -> Tree:
 
 
 def shapes(tree: Tree) -> Tree:
-  """What `replicate` would give, or `scatter` and `place` of such parts: shapes with their place.
+  """Returns the shapes, with their sharding, of what `replicate`, `scatter` or `place` would give.
 
   Args:
     tree: of arrays or shapes, as one device has them.
@@ -136,13 +136,13 @@ def place(tree: Tree) -> Tree:
 
 
 def read_back(tree: Tree) -> Tree:
-  """The first device's copy of replicated arrays, as NumPy arrays that no donation can reach."""
+  """Returns the first device's copy of replicated arrays, as NumPy arrays of their own memory."""
   first = jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
   return jax.tree.map(lambda leaf: np.array(leaf[0]), jax.device_get(first))
 
 
 class StopConsensus:
-  """Whether a flag is up on any process: the same answer on all of them, a few calls later.
+  """Answers whether a flag is up on any process: the same on all of them, a few calls later.
 
   A call is a collective operation: all processes make the same calls in the same order. Once the
   answer is yes, it stays so.
@@ -163,7 +163,7 @@ class StopConsensus:
       self._inputs = [replicate(np.int32(value)) for value in (0, 1)]
 
   def __call__(self, *, now: bool = False) -> bool:
-    """The answer; with `now` to this very call."""
+    """Returns the answer; with `now` that of this very call."""
     if self._alone:
       return self._flag()
     if not self._agreed:
@@ -174,7 +174,7 @@ class StopConsensus:
 
 
 def mean_over_devices(tree: Tree) -> Tree:
-  """Inside a mapped function: the mean over all devices."""
+  """Returns the mean over all devices, inside a mapped function."""
   if lax.axis_size(AXIS) == 1:
     # Without hundreds of divisions by 1, which would be traced and then dropped. Without the sum,
     # XLA would fuse otherwise, and round otherwise.
@@ -187,10 +187,10 @@ def mean_over_devices(tree: Tree) -> Tree:
 
 
 def sum_over_devices(tree: Tree) -> Tree:
-  """Inside a mapped function: the sum over all devices."""
+  """Returns the sum over all devices, inside a mapped function."""
   return lax.psum(tree, AXIS)
 
 
 def global_positions(local_batch: int) -> jax.Array:
-  """Inside a mapped function: positions of this device's examples in the global batch, int32."""
+  """Returns the positions of this device's examples in the global batch, int32, when mapped."""
   return lax.axis_index(AXIS) * local_batch + jnp.arange(local_batch, dtype=jnp.int32)

@@ -1,4 +1,4 @@
-"""Signs of life between the processes of a cluster, through the keys of JAX's coordinator.
+"""Exchanges signs of life between the processes of a cluster, by keys of JAX's coordinator.
 
 JAX's heartbeats tell that a process exists, not what it does, and what follows from a missing one
 is an abort. Each process writes how far it is, and reads all others', from a thread of its own.
@@ -27,7 +27,7 @@ _RETRY_MILLISECONDS = 1000
 
 
 class Heartbeat:
-  """One process's signs of life and what it knows of the others.
+  """Sends one process's signs of life, and holds what it knows of the others.
 
   Attributes:
     process_id: this process.
@@ -71,7 +71,7 @@ class Heartbeat:
     self._answered += seconds
 
   def fault(self, now: float) -> errors.PeerError | None:
-    """What is wrong with another process, None if nothing is."""
+    """Returns what is wrong with another process, None if nothing is."""
     for other, when in self._seen.items():
       line = self._signs.get(other, {}).get('line', '')
       if line:
@@ -85,7 +85,7 @@ class Heartbeat:
     return None
 
   def stalled(self, step: int) -> str:
-    """Which process is behind, for those that wait for it; '' if that is not known."""
+    """Returns which process the others wait for; '' if that is not known."""
     steps = {other: sign['step'] for other, sign in self._signs.items()}
     behind = [other for other in sorted(steps) if steps[other] < step]
     if not behind:
@@ -113,7 +113,7 @@ class Heartbeat:
       time.sleep(self._period / 2)
 
   def broadcast_string(self, name: str, value: str) -> str:
-    """What process 0 gave under this name; waits for it."""
+    """Returns what process 0 gave under this name, once it has."""
     key = f'{_ROOT}-{name}'
     if self.process_id == 0:
       self._client.key_value_set(key, value, allow_overwrite=True)

@@ -1,4 +1,4 @@
-"""Metrics of a run on disk: JSON lines for programs, TensorBoard events for people."""
+"""Writes the metrics of a run: JSON lines for programs, TensorBoard events for people."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class MetricWriter:
 
 
 def _step(line: bytes) -> float:
-  """The step of a row; inf, which is always dropped, if a kill cut it short or it is damaged."""
+  """Returns the step of a row; inf, which is always dropped, for a row that is cut short."""
   try:
     step = json.loads(line)['step']
   except (ValueError, KeyError, TypeError, RecursionError):

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a bar on a terminal, plain lines elsewhere."""
+"""Shows a person how a run goes on: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class ProgressBar:
 
 
 class Silent:
-  """Stands for writer and progress in the processes of a run that leave both to the first."""
+  """Replaces writer and progress bar in all processes but the primary one."""
 
   def advance(self, *_: Any) -> None:
     """Does nothing."""

@@ -63,7 +63,7 @@ def read(workdir: str) -> dict:
 
 
 def describe(result: Mapping) -> str:
-  """One line: error and accuracy in percent, the counts, the training's seconds."""
+  """Returns one line: error and accuracy in percent, the counts, the training's seconds."""
   accuracy = 100 * result['correct'] / result['count']
   return (
     f'{result["split"]} error {100 - accuracy:.2f} % (accuracy {accuracy:.2f} %, '

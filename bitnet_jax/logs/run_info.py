@@ -1,4 +1,4 @@
-"""What a run writes down: its configuration, code, packages, devices and size; files and tables."""
+"""Records what a run is: its configuration, code, packages, devices and size."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _version(package: str) -> str:
 
 
 def git_commit() -> str:
-  """The commit of the code, with '+changes' where the work tree differs; 'unknown' outside git."""
+  """Returns the commit of the code, with '+changes' where the work tree differs; 'unknown' outside git."""
   folder = pathlib.Path(__file__).parent
 
   def git(*arguments: str) -> str:
@@ -67,7 +67,7 @@ def git_commit() -> str:
 
 
 def settings() -> dict[str, Any]:
-  """What JAX and XLA were told, by the program or by environment variables."""
+  """Returns the settings of JAX and XLA, from the program or from environment variables."""
   flags = (flag for flag in os.environ.get('XLA_FLAGS', '').split())
   kept = sorted(flag for flag in flags if not flag.startswith(_NO_MATTER))
   found = {name: getattr(jax.config, name, None) for name in SETTINGS}
@@ -75,7 +75,7 @@ def settings() -> dict[str, Any]:
 
 
 def environment() -> dict[str, Any]:
-  """Code, packages, Python, settings and devices of this process, as a JSON object."""
+  """Returns code, packages, Python, settings and devices of this process, as a JSON object."""
   devices = jax.devices()
   return {
     'commit': git_commit(),
@@ -127,7 +127,7 @@ def describe_run(
 
 
 def parameter_table(params: Any) -> str:
-  """A line for each block: its layers' shapes and its number of parameters; then the total."""
+  """Returns a line for each block with its kernels' shapes and its parameters, then the total."""
   lines = []
   for name, subtree in params.items():
     leaves = jax.tree.leaves(subtree)

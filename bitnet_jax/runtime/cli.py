@@ -1,4 +1,4 @@
-"""The boundary every command starts behind: flags in, one line and an exit code out.
+"""Runs a command: parses its flags, and ends it with one line and an exit code.
 
 A command's module ends with
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import functools
 import os
 import re
 import shlex
@@ -63,31 +64,12 @@ def run(
   argv = list(sys.argv if argv is None else argv)
   flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS['debug'])
 
-  def guarded(arguments: list[str]) -> int | None:
-    if not flags.FLAGS['verbosity'].present:
-      # Orbax tells of every file that it writes, and of a full disk in two hundred lines.
-      logging.set_verbosity(logging.WARNING if _debugs(argv) else logging.FATAL)
-    if arguments[1:] and not takes_arguments:
-      raise errors.ConfigError(
-        'argument', arguments[1], 'not a flag of this command', 'see --help for its flags'
-      )
-    try:
-      code = main(arguments)
-      output.flush()
-      return code
-    except app.UsageError as error:
-      raise errors.ConfigError(
-        'arguments', shlex.join(arguments[1:]), str(error), 'see --help'
-      ) from error
-
   if not _debugs(argv):
-    # Threads of libraries: what matters of their faults is raised where it is waited for.
-    sys.excepthook = lambda *_: None
-    sys.unraisablehook = lambda _: None
-    threading.excepthook = lambda _: None
+    _silence_threads()
   try:
     interrupt.raise_again()
-    app.run(guarded, argv, flags_parser=_parse)
+    called = functools.partial(_call, main, debugs=_debugs(argv), takes_arguments=takes_arguments)
+    app.run(called, argv, flags_parser=_parse)
   except KeyboardInterrupt:
     _end(interrupt.LINE, interrupt.CODE, argv, end)
   except BrokenPipeError:
@@ -102,8 +84,40 @@ def run(
   sys.exit(0)
 
 
+def _call(
+  main: Callable[[list[str]], int | None],
+  arguments: list[str],
+  *,
+  debugs: bool,
+  takes_arguments: bool,
+) -> int | None:
+  """Calls `main` once the flags are parsed; a fault of the arguments becomes a ConfigError."""
+  if not flags.FLAGS['verbosity'].present:
+    # Orbax logs every file that it writes, and a full disk in two hundred lines.
+    logging.set_verbosity(logging.WARNING if debugs else logging.FATAL)
+  if arguments[1:] and not takes_arguments:
+    raise errors.ConfigError(
+      'argument', arguments[1], 'not a flag of this command', 'see --help for its flags'
+    )
+  try:
+    code = main(arguments)
+    output.flush()
+    return code
+  except app.UsageError as error:
+    raise errors.ConfigError(
+      'arguments', shlex.join(arguments[1:]), str(error), 'see --help'
+    ) from error
+
+
+def _silence_threads() -> None:
+  """Silences faults in threads of libraries: those that matter are raised where they are awaited."""
+  sys.excepthook = lambda *_: None
+  sys.unraisablehook = lambda _: None
+  threading.excepthook = lambda _: None
+
+
 def as_user_error(error: BaseException) -> errors.UserError:
-  """The one-line form of any exception that ends a command.
+  """Returns the one-line form of any exception that ends a command.
 
   Args:
     error: what was raised, with its traceback.
@@ -207,7 +221,7 @@ def _is_override(name: str) -> bool:
 
 
 def _config_error(error: Exception | SystemExit, argv: Sequence[str]) -> errors.ConfigError:
-  """A config file that raises, or an override of a field that is not there."""
+  """Returns the error for a config file that raises, or for an override of an unknown field."""
   paths = dict(_config_files(argv))
   known = {os.path.abspath(path): (name, path) for name, path in paths.items()}
   frames = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__)]
@@ -252,7 +266,7 @@ def _config_files(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _keys(path: str, name: str) -> list[str]:
-  """All dotted keys of a config file; none if it does not load."""
+  """Returns all dotted keys of a config file; none if it does not load."""
 
   def walk(config: Mapping, prefix: str) -> Iterator[str]:
     for key, value in config.items():

@@ -1,4 +1,4 @@
-"""SIGINT while a command is still being imported: one line and 130, as behind its boundary later.
+"""Ends a command that gets SIGINT while it is imported, with one line and exit code 130.
 
 `python -m bitnet_jax.COMMAND` imports this package before anything else; libraries follow, for a
 second or more. An exception in the middle of them may be lost, or crash native code.
@@ -17,7 +17,7 @@ CODE = 130  # 128 + SIGINT, as shells report it.
 
 
 def end_imports() -> None:
-  """Has SIGINT end a command at once, until `raise_again`; leaves other programs alone."""
+  """Makes SIGINT end a command at once, until `raise_again`; other programs are left alone."""
   # What sys.argv begins with while `python -m` looks for its module, and so imports this package.
   is_command = sys.argv[:1] == ['-m']
   if is_command and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -25,7 +25,7 @@ def end_imports() -> None:
 
 
 def raise_again() -> None:
-  """Has SIGINT raise KeyboardInterrupt again."""
+  """Makes SIGINT raise KeyboardInterrupt again."""
   if signal.getsignal(signal.SIGINT) is _end:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -1,4 +1,4 @@
-"""What is printed, where nobody can read it: no reader, no room on the disk, no stream at all."""
+"""Prints where printing may fail: without a reader, a stream or room on the disk; and warns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _STREAMS = ('stdin', 'stdout', 'stderr')
 
 
 def open_missing_streams() -> None:
-  """Has each standard stream that the process was started without read and write nothing.
+  """Opens each standard stream that the process was started without, on the null device.
 
   Else the next file that is opened, perhaps a checkpoint, would bear its number, and hold what
   libraries print there.
@@ -91,7 +91,7 @@ def warn(text: str) -> None:
 
 
 def ignore_broken_pipes() -> None:
-  """Has stdout and stderr go silent, with one warning, where they would raise an OSError.
+  """Makes stdout and stderr go silent, with one warning, where they would raise an OSError.
 
   For a command whose work is worth more than what it prints: `| tee` gets the terminal's SIGINT
   too, and is gone before the run has saved.
@@ -110,7 +110,7 @@ def ignore_broken_pipes() -> None:
 
 
 class _Outlives(io.FileIO):
-  """A stream's bytes until they cannot be written; under the buffers, which so never fail."""
+  """Writes a stream's bytes until that fails, so that the buffers above never fail."""
 
   def write(self, content: Any, /) -> int:
     try:
@@ -124,7 +124,7 @@ class _Outlives(io.FileIO):
 
 
 def _drop(number: int) -> None:
-  """Has a descriptor write nothing from now on."""
+  """Makes a descriptor write nothing from now on."""
   nothing = os.open(os.devnull, os.O_WRONLY)
   os.dup2(nothing, number)
   os.close(nothing)

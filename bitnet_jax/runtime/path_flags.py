@@ -1,4 +1,4 @@
-"""Paths as people write them: with ~ for a home directory, and on this machine alone."""
+"""Defines flags for paths as people write them: with ~, and on this machine alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _URL = re.compile(r'[a-zA-Z][\w+.-]*://')
 
 
 def local(field: str, path: str) -> str:
-  """The path with ~ or ~NAME expanded.
+  """Returns the path with ~ or ~NAME expanded.
 
   Args:
     field: what has it as its value.
@@ -53,10 +53,10 @@ class _Parser(flags.ArgumentParser):
   """Turns what is on the command line into a local path."""
 
   def __init__(self, name: str):
-    """For the flag of that name."""
+    """Makes the parser of the flag of that name."""
     super().__init__()
     self._name = name
 
   def parse(self, argument: str) -> str:
-    """The path, with ~ expanded."""
+    """Returns the path, with ~ expanded."""
     return local(self._name, argument)

@@ -1,4 +1,4 @@
-"""Requests to stop: SIGTERM from a scheduler, SIGINT from a keyboard.
+"""Notices requests to stop: SIGTERM from a scheduler, SIGINT from a keyboard.
 
 The first one is met after the steps that the device was given: the run saves and ends with exit
 code 75. A second one, while it saves, changes nothing; a third ends the process at once, and the
@@ -26,7 +26,7 @@ def install_handlers() -> None:
 
 
 def requested() -> bool:
-  """Whether the run was asked to stop."""
+  """Returns whether the run was asked to stop."""
   return bool(_received)
 
 

@@ -1,4 +1,4 @@
-"""A thread that ends the process when nothing moves any more, or another process was lost.
+"""Ends the process, from a thread, when a run stalls or another process was lost.
 
 A step that waits for a process that is stuck waits for ever: nothing is raised, and JAX's own
 heartbeats go on. The thread needs nothing of the main one, which may wait in native code.
@@ -37,13 +37,13 @@ _last_word = threading.Lock()
 
 
 class Peers(Protocol):
-  """What a watchdog asks of a cluster."""
+  """Describes what a watchdog asks of a cluster."""
 
   def fault(self, now: float) -> errors.PeerError | None:
-    """What is wrong with another process, None if nothing is."""
+    """Returns what is wrong with another process, None if nothing is."""
 
   def stalled(self, step: int) -> str:
-    """Which process is behind, for those that wait for it; '' if that is not known."""
+    """Returns which process the others wait for; '' if that is not known."""
 
   def add_paused_time(self, seconds: float) -> None:
     """Moves all clocks: this process was stopped for so long."""
@@ -56,7 +56,7 @@ class Peers(Protocol):
 
 
 def take_last_word() -> bool:
-  """Whether the caller is the first to say why the process ends; the others say nothing."""
+  """Returns whether the caller is the first to say why the process ends; others say nothing."""
   return _last_word.acquire(blocking=False)
 
 
@@ -64,10 +64,10 @@ class Watchdog:
   """Watches for as long as its `with` block lasts."""
 
   def __init__(self, stall_seconds: float):
-    """Starts the thread; the time without a step counts from the first call of `moved`.
+    """Starts the thread; the time without a step counts from the first `report`.
 
     Args:
-      stall_seconds: longest time between two calls of `moved`, ten times that where something is
+      stall_seconds: longest time between two reports, ten times that where something is
         done for the first time; 0 for no limit.
     """
     self._limit, self._peers = stall_seconds, None  # type: float, Peers | None
@@ -119,7 +119,7 @@ class Watchdog:
     self.close()
 
   def limit(self, phase: str) -> float:
-    """Seconds that may pass in a phase before the run counts as stalled."""
+    """Returns the seconds that may pass in a phase before the run counts as stalled."""
     patient = phase in (STARTING, SAVING) or self._calls.get(phase, 0) <= 1
     least = self._limit * (_PATIENT if patient else 1)
     known = self._longest.get(phase, 0.0) * _LONGEST, self._first.get(phase, 0.0) * _COMPILED
