@@ -19,7 +19,7 @@ from ml_collections import ConfigDict, config_flags
 
 from bitnet_jax import errors
 from bitnet_jax.checkpoints.workdir import Claim
-from bitnet_jax.config import fields, validation
+from bitnet_jax.config import defaults, fields, validation
 from bitnet_jax.distributed import cluster
 from bitnet_jax.runtime import cli, host, output, path_flags, preemption, watchdog
 
@@ -103,9 +103,9 @@ def check_allowed(names: list[str]) -> None:
   for name in names:
     if name not in known:
       raise errors.ConfigError(
-        'allow_config_change', name, 'unknown field', fields.suggestion(name)
+        'allow_config_change', name, 'unknown field', defaults.suggestion(name)
       )
-    if fields.role_of(name) == fields.NETWORK:
+    if defaults.role_of(name) == fields.NETWORK:
       remedy = 'take a new --workdir'
       raise errors.ConfigError('allow_config_change', name, 'a network cannot change', remedy)
 

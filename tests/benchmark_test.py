@@ -27,7 +27,7 @@ from bitnet_jax.benchmarks import (
   training_run,
 )
 from bitnet_jax.benchmarks import input as input_benchmark
-from bitnet_jax.config import fields
+from bitnet_jax.config import defaults
 from bitnet_jax.config.networks import NETWORKS
 from bitnet_jax.distributed import devices
 from tests.helpers.paths import ROOT, program
@@ -38,7 +38,7 @@ SIZES = {'bitnet': (2, 3, 2), 'wide_resnet': (1, 2, 2), 'plainnet': (1, 2, 1)}
 
 
 def make_config(name='bitnet', sizes=(1, 2, 1), batch=8):
-  made = fields.default_config()
+  made = defaults.default_config()
   made.model.name = name
   if name in SIZES:
     made.model.width, made.model.tree_depth, made.model.num_blocks = sizes

@@ -41,7 +41,7 @@ def list_steps(workdir: pathlib.Path) -> tuple[list[int], list[int]]:
 
 
 def steps_of(workdir: pathlib.Path, folder: str) -> list[int]:
-  """Returns the steps that have an entry in `CHECKPOINTS` or `MANIFESTS`, oldest first; raises OSError."""
+  """Returns the steps with an entry in one of the two folders, oldest first; raises OSError."""
   names = _NAMES[folder]
   try:
     found = [names.fullmatch(path.name) for path in (workdir / folder).iterdir()]

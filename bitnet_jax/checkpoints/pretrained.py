@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from bitnet_jax import errors
 from bitnet_jax.checkpoints import layout, quarantine
 from bitnet_jax.checkpoints.orbax_options import primary_options
-from bitnet_jax.config import fields
+from bitnet_jax.config import defaults
 
 Tree = Any
 
@@ -178,9 +178,9 @@ def config_from_json(tree: dict[str, Any]) -> ml_collections.ConfigDict:
   Raises:
     CheckpointError: it has a field that is not known, or a value out of range.
   """
-  config = fields.default_config()
-  known = dict(fields.flatten(config))
-  for name, value in fields.flatten(tree):
+  config = defaults.default_config()
+  known = dict(defaults.flatten(config))
+  for name, value in defaults.flatten(tree):
     if name not in known:
       remedy = 'use the version of bitnet_jax that wrote it'
       raise errors.CheckpointError(f'config.{name}', value, 'unknown field', remedy)

@@ -8,14 +8,9 @@ follows from them (total steps, examples per device) is derived where it is used
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
-from collections.abc import Iterator, Mapping
 from typing import Any
 
-import ml_collections
-
-from bitnet_jax import errors
 from bitnet_jax.config.datasets import DATASETS
 from bitnet_jax.config.networks import NETWORKS
 
@@ -34,8 +29,8 @@ class Field:
     name: dotted path below `config`.
     default: its type is the field's type. 0 and '' stand for off, never None.
     doc: meaning and unit.
-    low: least value, or least element of a tuple.
-    high: greatest value, or greatest element of a tuple.
+    low: smallest value, or smallest element of a tuple.
+    high: largest value, or largest element of a tuple.
     choices: allowed values, () for any.
     role: `NETWORK`, `RECIPE`, `RUNTIME` or `PROCESS`.
   """
@@ -223,13 +218,7 @@ FIELDS: tuple[Field, ...] = (
   # Optimization.
   Field('optim.learning_rate', 0.1, 'initial learning rate', 0.0, 1e6),
   Field('optim.schedule', 'step', 'step (the paper) or cosine to zero', choices=('step', 'cosine')),
-  Field(
-    'optim.drop_epochs',
-    (60, 120, 160),
-    'the rate drops at the start of these epochs, from 1',
-    1,
-    10**5,
-  ),
+  Field('optim.drop_epochs', (60, 120, 160), 'epochs that begin with a drop', 1, 10**5),
   Field('optim.drop_factor', 0.2, 'times the rate at a drop (0.1 in the authors code)', 0.0, 1.0),
   Field('optim.warmup_epochs', 0.0, 'epochs of linear rise from 0', 0.0, 1e5),
   Field('optim.momentum', 0.9, 'of SGD', 0.0, 1.0),
@@ -285,14 +274,7 @@ FIELDS: tuple[Field, ...] = (
     10**4,
     role=RUNTIME,
   ),
-  Field(
-    'checkpoint.keep_best',
-    1,
-    'checkpoints of least test error kept beside them',
-    0,
-    10**4,
-    role=RUNTIME,
-  ),
+  Field('checkpoint.keep_best', 1, 'best ones kept beside them', 0, 10**4, role=RUNTIME),
   # Ends that nobody else would notice; see also data.timeout_seconds. First steps, which compile,
   # saves and the start of several processes may take ten times as long.
   Field(
@@ -306,68 +288,4 @@ FIELDS: tuple[Field, ...] = (
   Field('log.tensorboard', True, 'write TensorBoard events beside metrics.jsonl', role=RUNTIME),
 )
 
-_BY_NAME = {field.name: field for field in FIELDS}
-
-
-def default_config() -> ml_collections.ConfigDict:
-  """The paper's CIFAR recipe: every field at its default."""
-  tree: dict[str, Any] = {}
-  for field in FIELDS:
-    *sections, leaf = field.name.split('.')
-    node = tree
-    for section in sections:
-      node = node.setdefault(section, {})
-    node[leaf] = field.default
-  return ml_collections.ConfigDict(tree).lock()
-
-
-def default_of(name: str) -> Any:
-  """A field's default; None where there is no such field."""
-  return _BY_NAME[name].default if name in _BY_NAME else None
-
-
-def role_of(name: str) -> str:
-  """Returns a field's role; `RECIPE` where there is no such field."""
-  return _BY_NAME[name].role if name in _BY_NAME else RECIPE
-
-
-def set_sizes(config: ml_collections.ConfigDict, row: str) -> None:
-  """Sets a CIFAR network's sizes from a table row's key, as '12,4,2' for (d, k, n).
-
-  Raises:
-    ConfigError: the key is not three whole numbers.
-  """
-  parts = row.split(',')
-  if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts):
-    raise errors.ConfigError(
-      'config', row, 'not a row (d, k, n) of Table 2', 'write it like configs/FILE.py:4,6,2'
-    )
-  config.model.width, config.model.tree_depth, config.model.num_blocks = map(int, parts)
-
-
-def describe() -> str:
-  """All fields with their defaults and meanings, a line each."""
-  return '\n'.join(f'config.{f.name}={f.default}: {f.doc}' for f in FIELDS)
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
-  """Yields (dotted path, value) of every leaf of a configuration or of its JSON form."""
-  for key, value in tree.items():
-    path = f'{prefix}{key}'
-    if isinstance(value, Mapping | ml_collections.ConfigDict) and value:
-      yield from flatten(value, f'{path}.')
-    else:
-      yield path, value
-
-
-def suggestion(name: str) -> str:
-  """The remedy for an unknown field: the closest known one, or where they are listed."""
-  leaves = {field.name.split('.')[-1]: field.name for field in FIELDS}
-  close = difflib.get_close_matches(name, list(_BY_NAME), n=1) or [
-    leaves[leaf] for leaf in difflib.get_close_matches(name.split('.')[-1], list(leaves), n=1)
-  ]
-  return (
-    f'did you mean config.{close[0]}?'
-    if close
-    else 'see bitnet_jax/config/fields.py for all fields'
-  )
+BY_NAME = {field.name: field for field in FIELDS}

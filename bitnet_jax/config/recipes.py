@@ -6,7 +6,7 @@ from typing import Any
 
 import ml_collections
 
-from bitnet_jax.config.fields import default_config, flatten, set_sizes
+from bitnet_jax.config.defaults import default_config, flatten, set_sizes
 
 
 def cifar_config(dataset: str, model: str, row: str) -> ml_collections.ConfigDict:

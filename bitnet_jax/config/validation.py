@@ -8,7 +8,7 @@ from typing import Any
 import ml_collections
 
 from bitnet_jax import errors
-from bitnet_jax.config import fields, sizes
+from bitnet_jax.config import defaults, fields, sizes
 from bitnet_jax.config.datasets import DATASETS
 
 _FIELDS = {field.name: field for field in fields.FIELDS}
@@ -20,10 +20,10 @@ def validate(config: ml_collections.ConfigDict) -> None:
   Raises:
     ConfigError: the first fault found.
   """
-  given = dict(fields.flatten(config))
+  given = dict(defaults.flatten(config))
   for name, value in given.items():
     if name not in _FIELDS:
-      raise errors.ConfigError(f'config.{name}', value, 'unknown field', fields.suggestion(name))
+      raise errors.ConfigError(f'config.{name}', value, 'unknown field', defaults.suggestion(name))
     _check_field(_FIELDS[name], value)
   for name in _FIELDS:
     if name not in given:
@@ -41,7 +41,7 @@ def validate_devices(config: ml_collections.ConfigDict, num_devices: int) -> Non
     ConfigError: a batch does not divide, or a group does not fit.
   """
   for name in ('global_batch_size', 'eval.batch_size'):
-    value = dict(fields.flatten(config))[name]
+    value = dict(defaults.flatten(config))[name]
     if value % num_devices:
       lower, upper = sizes.nearest_multiples(value, num_devices)
       problem = f'not divisible by {num_devices} devices'
@@ -161,6 +161,6 @@ def _check_stream(config: ml_collections.ConfigDict) -> None:
     ('config.eval.resize', bool(resize)),
   ):
     if wants_stream:
-      value = dict(fields.flatten({'config': config}))[name]
+      value = dict(defaults.flatten({'config': config}))[name]
       remedy = 'set config.data.pipeline=stream'
       raise errors.ConfigError(name, value, 'not for the resident way', remedy)

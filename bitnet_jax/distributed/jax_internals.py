@@ -1,7 +1,7 @@
 """Reaches two parts of JAX's support for clusters that have no public name; no other file does.
 
-- The detection of Slurm, Open MPI, Kubernetes and TPU pods: `jax.distributed.initialize` detects them
-  too, but its coordinator then listens on all interfaces.
+- The detection of Slurm, Open MPI, Kubernetes and TPU pods: `jax.distributed.initialize` detects
+  them too, but its coordinator then listens on all interfaces.
 - The client of the coordination service, through which processes exchange keys: multihost_utils,
   Orbax and Flax use it, and no public function returns it.
 """

@@ -13,7 +13,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from bitnet_jax.config import fields
+from bitnet_jax.config import defaults
 from bitnet_jax.runtime import files, host
 
 PACKAGES = (
@@ -52,7 +52,7 @@ def _version(package: str) -> str:
 
 
 def git_commit() -> str:
-  """Returns the commit of the code, with '+changes' where the work tree differs; 'unknown' outside git."""
+  """Returns the commit of the code, with '+changes' if the tree differs; 'unknown' outside git."""
   folder = pathlib.Path(__file__).parent
 
   def git(*arguments: str) -> str:
@@ -116,7 +116,7 @@ def describe_run(
     'parameters': sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params)),
   }
   write_run(workdir, config, {**environment, 'derived': derived})
-  for name, value in fields.flatten(config):
+  for name, value in defaults.flatten(config):
     print(f'config.{name}={value}')
   print(parameter_table(params))
   print(

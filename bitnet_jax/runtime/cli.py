@@ -110,7 +110,7 @@ def _call(
 
 
 def _silence_threads() -> None:
-  """Silences faults in threads of libraries: those that matter are raised where they are awaited."""
+  """Silences faults in threads of libraries; those that matter are raised where awaited."""
   sys.excepthook = lambda *_: None
   sys.unraisablehook = lambda _: None
   threading.excepthook = lambda _: None

@@ -12,7 +12,7 @@ import numpy as np
 from bitnet_jax import errors
 from bitnet_jax.checkpoints import pretrained
 from bitnet_jax.checkpoints.manager import Checkpoints
-from bitnet_jax.config import fields
+from bitnet_jax.config import defaults, fields
 from bitnet_jax.distributed import cluster
 from bitnet_jax.runtime import output
 from bitnet_jax.training import optim, steps
@@ -109,8 +109,8 @@ def shared_fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """Returns the fields that must be the same in all processes of a run, by name."""
   return {
     f'config.{name}': value
-    for name, value in fields.flatten(config)
-    if fields.role_of(name) != fields.PROCESS
+    for name, value in defaults.flatten(config)
+    if defaults.role_of(name) != fields.PROCESS
   }
 
 
@@ -135,14 +135,14 @@ def check_config(
 
   A field that is younger than the checkpoint had its default when that was trained.
   """
-  before = dict(fields.flatten(saved))
-  for name, value in fields.flatten(config):
-    old = before.get(name, fields.default_of(name))
+  before = dict(defaults.flatten(saved))
+  for name, value in defaults.flatten(config):
+    old = before.get(name, defaults.default_of(name))
     old = tuple(old) if isinstance(old, list) else old
-    free = fields.role_of(name) in (fields.RUNTIME, fields.PROCESS)
+    free = defaults.role_of(name) in (fields.RUNTIME, fields.PROCESS)
     if name == 'num_epochs' and optim.depends_on_length(config.optim.schedule):
       free = False
-    network = fields.role_of(name) == fields.NETWORK
+    network = defaults.role_of(name) == fields.NETWORK
     if old == value or free or (name in allowed_changes and not network):
       continue
     remedy = f'restore {old}, or take a new --workdir'

@@ -17,14 +17,7 @@ from bitnet_jax.distributed import cluster, devices
 from bitnet_jax.logs import result as result_lib
 from bitnet_jax.logs import run_info
 from bitnet_jax.runtime import host, watchdog
-from bitnet_jax.training import (
-  compilation,
-  device_memory,
-  evaluation,
-  resume,
-  setup,
-  steps,
-)
+from bitnet_jax.training import compilation, device_memory, evaluation, resume, setup, steps
 from bitnet_jax.training.loop import Run, TakeSteps, train_steps
 from bitnet_jax.training.recorder import make_recorder
 from bitnet_jax.training.setup import Setup

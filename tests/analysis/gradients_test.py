@@ -10,7 +10,7 @@ from absl.testing import absltest
 from bitnet_jax import errors, models
 from bitnet_jax.analysis import gradients
 from bitnet_jax.checkpoints import pretrained
-from bitnet_jax.config import fields
+from bitnet_jax.config import defaults
 from bitnet_jax.data import splits
 from bitnet_jax.data.batches import arrays
 from bitnet_jax.models import build
@@ -19,7 +19,7 @@ _CLASSES = tuple(map(str, range(10)))
 
 
 def _config():
-  config = fields.default_config()
+  config = defaults.default_config()
   config.model.width, config.model.tree_depth, config.model.num_blocks = 1, 2, 1
   config.model.batch_norm_group = 4
   config.global_batch_size = 8

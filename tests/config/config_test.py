@@ -8,7 +8,7 @@ from absl.testing import absltest, parameterized
 
 from bitnet_jax import errors
 from bitnet_jax.analysis.audit import paper
-from bitnet_jax.config import fields, validation
+from bitnet_jax.config import defaults, fields, validation
 from tests.helpers.paths import ROOT
 
 CONFIGS = ROOT / 'configs'
@@ -31,10 +31,10 @@ def set_field(config, name, value):
 
 class DefaultsTest(absltest.TestCase):
   def test_defaults_are_valid(self):
-    validation.validate(fields.default_config())
+    validation.validate(defaults.default_config())
 
   def test_defaults_are_the_papers_cifar_recipe(self):
-    config = fields.default_config()
+    config = defaults.default_config()
     self.assertEqual(config.global_batch_size, 128)
     self.assertEqual(config.num_epochs, 200)
     self.assertEqual(config.model.batch_norm_group, 64)
@@ -48,11 +48,10 @@ class DefaultsTest(absltest.TestCase):
     for field in fields.FIELDS:
       self.assertIsNotNone(field.default, field.name)
       self.assertGreater(len(field.doc), 3, field.name)
-      self.assertIn(f'config.{field.name}=', fields.describe())
 
   def test_config_is_locked(self):
     with self.assertRaises(AttributeError):
-      fields.default_config().optim.rate = 1.0
+      defaults.default_config().optim.rate = 1.0
 
 
 class FilesTest(parameterized.TestCase):
@@ -140,7 +139,7 @@ class ValidationTest(parameterized.TestCase):
     ('checkpoint.keep_latest', 0, 'out of range'),
   )
   def test_fault_has_its_line(self, name, value, line):
-    config = fields.default_config()
+    config = defaults.default_config()
     set_field(config, name, value)
     with self.assertRaisesRegex(errors.ConfigError, line) as caught:
       validation.validate(config)
@@ -153,7 +152,7 @@ class ValidationTest(parameterized.TestCase):
     ('zzzz', 'see bitnet_jax/config/fields.py'),
   )
   def test_unknown_field_has_a_suggestion(self, name, remedy):
-    config = fields.default_config().unlock()
+    config = defaults.default_config().unlock()
     *sections, leaf = name.split('.')
     node = config[sections[0]] if sections else config
     node[leaf] = 1.0
@@ -164,26 +163,26 @@ class ValidationTest(parameterized.TestCase):
     self.assertIn(remedy, str(caught.exception))
 
   def test_empty_section_is_an_unknown_field(self):
-    config = fields.default_config().unlock()
+    config = defaults.default_config().unlock()
     config.model.new = {}
     with self.assertRaisesRegex(errors.ConfigError, 'config.model.new=.*: unknown field'):
       validation.validate(config)
 
   def test_missing_field(self):
-    config = fields.default_config().unlock()
+    config = defaults.default_config().unlock()
     del config.optim['momentum']
     with self.assertRaisesRegex(errors.ConfigError, 'config.optim.momentum=: missing'):
       validation.validate(config)
 
   def test_stream_hands_over_one_step_at_a_time(self):
-    config = fields.default_config()
+    config = defaults.default_config()
     config.data.pipeline, config.steps_per_execution = 'stream', 4
     with self.assertRaisesRegex(errors.ConfigError, 'config.steps_per_execution=4: the stream'):
       validation.validate(config)
 
   @parameterized.parameters((1, 4, True), (1, 5, False), (2, 5, True), (3, 6, False), (4, 6, True))
   def test_width_divides(self, width, tree_depth, fits):
-    config = fields.default_config()
+    config = defaults.default_config()
     config.model.width, config.model.tree_depth = width, tree_depth
     if fits:
       validation.validate(config)
@@ -192,7 +191,7 @@ class ValidationTest(parameterized.TestCase):
         validation.validate(config)
 
   def test_integer_where_a_float_is_meant(self):
-    config = fields.default_config()
+    config = defaults.default_config()
     set_field(config, 'optim.learning_rate', 1)
     validation.validate(config)
 
@@ -202,19 +201,19 @@ class DevicesTest(parameterized.TestCase):
     (128, 1, 64), (128, 2, 64), (128, 4, 64), (128, 8, 64), (128, 8, 0), (128, 1, 128), (256, 8, 32)
   )
   def test_fits(self, batch, devices, group):
-    config = fields.default_config()
+    config = defaults.default_config()
     config.global_batch_size, config.model.batch_norm_group = batch, group
     config.eval.batch_size = 800
     validation.validate_devices(config, devices)
 
   def test_batch_does_not_divide(self):
-    config = fields.default_config()
+    config = defaults.default_config()
     with self.assertRaisesRegex(errors.ConfigError, 'not divisible by 3 devices; use 126 or 129'):
       validation.validate_devices(config, 3)
 
   @parameterized.parameters((128, 1, 48), (128, 4, 48), (96, 3, 64))
   def test_group_does_not_fit(self, batch, devices, group):
-    config = fields.default_config()
+    config = defaults.default_config()
     config.global_batch_size, config.model.batch_norm_group = batch, group
     config.eval.batch_size = 600
     with self.assertRaisesRegex(errors.ConfigError, f'batch_norm_group={group}: does not fit'):

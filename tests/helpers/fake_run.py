@@ -3,7 +3,7 @@
 import numpy as np
 
 from bitnet_jax.checkpoints.manager import Checkpoints
-from bitnet_jax.config import fields
+from bitnet_jax.config import defaults
 from bitnet_jax.data import splits
 from bitnet_jax.data.datasets import sources
 from bitnet_jax.distributed import devices
@@ -15,7 +15,7 @@ from bitnet_jax.training.plan import make_plan
 
 def make_config(data_dir, **overrides):
   """A tiny BitNet on the handwritten digits."""
-  made = fields.default_config()
+  made = defaults.default_config()
   made.model.width, made.model.tree_depth, made.model.num_blocks = 1, 2, 1
   made.model.batch_norm_group = 0
   made.data.name, made.data.dir = 'digits', data_dir

@@ -3,14 +3,14 @@
 import json
 import pathlib
 
-from bitnet_jax.config import fields
+from bitnet_jax.config import defaults
 
 
 def make_run(folder, name, sizes=(4, 6, 2), correct=9500, **overrides):
   """Writes what a run of a BitNet leaves; fields by their dotted names, '_' standing for a dot."""
   workdir = pathlib.Path(folder, name)
   workdir.mkdir(parents=True)
-  config = fields.default_config().to_dict()
+  config = defaults.default_config().to_dict()
   config['model'].update(zip(('width', 'tree_depth', 'num_blocks'), sizes, strict=True))
   for path, value in {'num_epochs': 200.0, **overrides}.items():
     section, _, leaf = path.rpartition('.')

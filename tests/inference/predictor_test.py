@@ -10,7 +10,7 @@ from absl.testing import absltest, parameterized
 
 from bitnet_jax import onednn
 from bitnet_jax.checkpoints import pretrained
-from bitnet_jax.config import fields
+from bitnet_jax.config import defaults
 from bitnet_jax.config.networks import NETWORKS
 from bitnet_jax.inference import predictor
 from bitnet_jax.models import build, create_model
@@ -98,7 +98,7 @@ class InferenceTest(parameterized.TestCase):
   def test_few_images_use_xla_unless_configured(self, batch_size, asked, used):
     if used != 'xla' and onednn.unavailable():
       self.skipTest(onednn.unavailable())
-    config = fields.default_config()
+    config = defaults.default_config()
     config.model.width, config.model.tree_depth, config.model.kernels = 1, 2, asked
     model, images = make('bitnet', (1, 2, 2)), noise(1)
     names = tuple('abcdefghij')

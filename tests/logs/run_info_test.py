@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from absl.testing import absltest
 
-from bitnet_jax.config import fields
+from bitnet_jax.config import defaults
 from bitnet_jax.logs import run_info
 from bitnet_jax.runtime import files
 
@@ -27,10 +27,10 @@ class RecordsTest(absltest.TestCase):
 
   def test_config_goes_round(self):
     workdir = self.create_tempdir().full_path
-    written = fields.default_config()
+    written = defaults.default_config()
     run = {**run_info.environment(), 'derived': {'total_steps': 7}}
     run_info.write_run(workdir, written, run)
-    again = fields.default_config()
+    again = defaults.default_config()
     again.update(json.loads(pathlib.Path(workdir, 'config.json').read_text()))
     self.assertEqual(again.to_dict(), written.to_dict())
     run = json.loads(pathlib.Path(workdir, 'run.json').read_text())

@@ -4,7 +4,7 @@ from unittest import mock
 
 from absl.testing import absltest
 
-from bitnet_jax.config import fields
+from bitnet_jax.config import defaults
 from bitnet_jax.runtime import watchdog
 from bitnet_jax.training import loop
 from bitnet_jax.training.plan import Plan
@@ -19,12 +19,12 @@ def make_run(config, plan, **attributes):
 
 class LoopTest(absltest.TestCase):
   def test_processes_wait_for_the_one_that_saves(self):
-    run = make_run(fields.default_config(), Plan(10, 20))
+    run = make_run(defaults.default_config(), Plan(10, 20))
     self.assertEqual(loop.evaluate_and_save(run, 3, None), {})
     run.job.control.report.assert_called_with(watchdog.SAVING)
 
   def test_after_a_save_a_step_has_its_own_limit(self):
-    config = fields.default_config()
+    config = defaults.default_config()
     config.update_from_flattened_dict({'eval.every_epochs': 0, 'checkpoint.every_steps': 2})
     run = make_run(
       config,

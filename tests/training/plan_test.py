@@ -6,12 +6,12 @@ import jax
 from absl.testing import absltest, parameterized
 
 from bitnet_jax import errors
-from bitnet_jax.config import fields
+from bitnet_jax.config import defaults
 from bitnet_jax.training import plan
 
 
 def make_config(**overrides):
-  config = fields.default_config()
+  config = defaults.default_config()
   config.update_from_flattened_dict(overrides)
   return config
 

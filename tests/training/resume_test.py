@@ -7,7 +7,7 @@ import jax
 from absl.testing import absltest, parameterized
 
 from bitnet_jax import errors
-from bitnet_jax.config import fields
+from bitnet_jax.config import defaults
 from bitnet_jax.logs import run_info
 from bitnet_jax.training import resume
 
@@ -16,8 +16,8 @@ DATA = {'num_examples': 1437, 'class_names': ['0', '1'], 'manifest': 'aa'}
 
 class ConfigTest(parameterized.TestCase):
   def check(self, name, value, allowed=(), **others):
-    saved = fields.default_config().to_dict()
-    config = fields.default_config()
+    saved = defaults.default_config().to_dict()
+    config = defaults.default_config()
     config.update_from_flattened_dict({name: value, **others})
     resume.check_config(config, saved, 7, allowed)
 
@@ -58,9 +58,9 @@ class ConfigTest(parameterized.TestCase):
     self.check('model.kernels', 'xla')
 
   def test_field_absent_from_checkpoint_had_its_default(self):
-    saved = fields.default_config().to_dict()
+    saved = defaults.default_config().to_dict()
     del saved['augment']['jitter']
-    config = fields.default_config()
+    config = defaults.default_config()
     resume.check_config(config, saved, 7, ())
     config.augment.jitter = 0.4
     with self.assertRaisesRegex(
@@ -75,9 +75,9 @@ class ConfigTest(parameterized.TestCase):
     self.check(name, value)
 
   def test_length_of_a_cosine_is_not_free(self):
-    saved = fields.default_config()
+    saved = defaults.default_config()
     saved.optim.schedule = 'cosine'
-    longer = fields.default_config()
+    longer = defaults.default_config()
     longer.optim.schedule, longer.num_epochs = 'cosine', 300.0
     with self.assertRaisesRegex(errors.CheckpointError, 'config.num_epochs=300.0: '):
       resume.check_config(longer, saved.to_dict(), 7, ())

@@ -13,7 +13,7 @@ from bitnet_jax import errors
 from bitnet_jax.analysis.audit import paper
 from bitnet_jax.analysis.audit.networks import Network
 from bitnet_jax.analysis.plotting import metric_rows
-from bitnet_jax.config import fields, recipes
+from bitnet_jax.config import defaults, fields, recipes
 from bitnet_jax.config.networks import NETWORKS
 from bitnet_jax.logs import result
 
@@ -186,9 +186,9 @@ def departures(config: Mapping[str, Any]) -> tuple[str, ...]:
   """
   recipe = recipes.recipe_of(config['data']['name'])
   lines = []
-  for field, value in fields.flatten(config):
+  for field, value in defaults.flatten(config):
     value = tuple(value) if isinstance(value, list) else value
-    may_change = fields.role_of(field) in (fields.RUNTIME, fields.PROCESS)
+    may_change = defaults.role_of(field) in (fields.RUNTIME, fields.PROCESS)
     if field in _FREE or (may_change and field not in _COUNTED):
       continue
     if field in recipe and recipe[field] != value:

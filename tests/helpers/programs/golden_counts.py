@@ -6,4 +6,6 @@ from bitnet_jax.analysis.audit import counts, paper
 
 for entry in paper.GOLDEN:
   if entry.network.name == sys.argv[1]:
-    print(entry.quantity, counts.count(entry.network, entry.quantity, entry.convention), entry.digits)
+    print(
+      entry.quantity, counts.count(entry.network, entry.quantity, entry.convention), entry.digits
+    )
