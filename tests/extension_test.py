@@ -74,6 +74,23 @@ class ExtensionTest(train_process.DataCase):
     predicted = self.run_command(sys.executable, '-m', 'bitnet_jax.predict', *run, image)
     self.assertRegex(predicted, r'image\.png: \d \d+\.\d%, \d \d+\.\d%')
 
+  def test_data_set(self):
+    source = (TOYS / 'stripes.py').read_text()
+    builder = source[source.index('with tfds') :]
+    path = self.copy / 'bitnet_jax' / 'data' / 'datasets' / 'builders.py'
+    before, table = path.read_text().split('BUILDERS: dict')
+    path.write_text(f'{before}{builder}\n\nBUILDERS: dict{table}')
+    self.insert('data/datasets/builders.py', "  'digits': Digits,\n", "  'stripes': Stripes,\n")
+    entry = "\n  'stripes': DatasetEntry(image_size=8),"
+    self.insert('config/datasets.py', 'DATASETS = {', entry)
+
+    data_dir = self.copy / 'data'
+    prepare = (sys.executable, '-m', 'bitnet_jax.prepare', '--dataset=stripes')
+    self.assertIn('train 200, test 40', self.run_command(*prepare, f'--data_dir={data_dir}'))
+    fields = {'data.name': 'stripes', 'augment.pad': 0, 'num_epochs': 6, 'global_batch_size': 32}
+    self.train(data_dir, **fields, **{'model.batch_norm_group': 0, 'checkpoint.every_steps': 0})
+    self.assertLess(self.rows('eval')[-1]['error'], 0.1)
+
   def test_schedule(self):
     branch = """  elif schedule == 'linear':
     base = optax.linear_schedule(learning_rate, 0.0, max(total_steps, 1))

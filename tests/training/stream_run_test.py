@@ -22,6 +22,12 @@ def workers_of(pid):
   return [child for child, line in lines.items() if b'spawn_main' in line]
 
 
+def shared_memory_of(pids):
+  """Blocks that processes have mapped now, by their paths."""
+  maps = ''.join(pathlib.Path(f'/proc/{pid}/maps').read_text() for pid in map(str, pids))
+  return {line.split()[-1] for line in maps.splitlines() if '/dev/shm/psm_' in line}
+
+
 class StreamRunTest(train_process.TrainCase):
   FIELDS = STREAM
 
@@ -44,16 +50,16 @@ class StreamRunTest(train_process.TrainCase):
       time.sleep(0.01)
     workers = workers_of(process.pid)
     self.assertGreaterEqual(len(workers), 2)
+    self.blocks = shared_memory_of([process.pid, *workers])
     return process, workers
 
   def assertNothingLeft(self, process, workers):
     """Neither a process nor memory; both end by themselves soon after the run."""
     self.assertIsNotNone(process.poll())
-    blocks = list(pathlib.Path('/dev/shm').glob('psm_*'))  # Other runs' too, each for a moment.
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
       left = [p for p in workers if os.path.exists(f'/proc/{p}')]
-      left += [block for block in blocks if block.exists()]
+      left += [block for block in self.blocks if os.path.exists(block)]
       if not left:
         break
       time.sleep(0.1)
