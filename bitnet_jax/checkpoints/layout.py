@@ -1,4 +1,4 @@
-"""Checks what lies where checkpoints are kept, before any file is opened."""
+"""Lists the steps of a work directory, and refuses strange entries before any file is opened."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ _NAMES = {
   CHECKPOINTS: re.compile(rf'{_STEP}(?P<leftover>\.orbax-checkpoint-tmp(-[0-9]+)?)?'),
   MANIFESTS: re.compile(rf'(?P<leftover>\.)?{_STEP}\.json(?(leftover)\.tmp)'),
 }
-# What Orbax needs to read a step; of a path that it takes for a pattern it writes no manifest.
+# Files that Orbax needs to read a step. Orbax leaves the last one out of a checkpoint whose path
+# it takes for a pattern.
 _PARTS = (
   '_CHECKPOINT_METADATA',
   'metrics/metrics',
@@ -25,10 +26,12 @@ _PARTS = (
 
 
 def list_steps(workdir: pathlib.Path) -> tuple[list[int], list[int]]:
-  """Returns steps that have a folder, and steps that have a manifest, whole or not, oldest first.
+  """Returns the steps that have a folder and the steps that have a manifest, each oldest first.
+
+  Whether a step is whole is for `manifest.find_fault` to judge.
 
   Raises:
-    CheckpointError: see `check`.
+    CheckpointError: an entry is strange, as `check` describes.
     StorageError: the directories cannot be read.
   """
   try:
@@ -41,23 +44,29 @@ def list_steps(workdir: pathlib.Path) -> tuple[list[int], list[int]]:
 
 
 def steps_of(workdir: pathlib.Path, folder: str) -> list[int]:
-  """Returns the steps with an entry in one of the two folders, oldest first; raises OSError."""
+  """Returns the steps with an entry in `folder`, oldest first.
+
+  Args:
+    workdir: directory of the run.
+    folder: `CHECKPOINTS` or `MANIFESTS`.
+
+  Raises:
+    OSError: the folder exists and cannot be listed.
+  """
   names = _NAMES[folder]
   try:
-    found = [names.fullmatch(path.name) for path in (workdir / folder).iterdir()]
+    matches = [names.fullmatch(path.name) for path in (workdir / folder).iterdir()]
   except FileNotFoundError:
     return []
-  return sorted(int(match['step']) for match in found if match and not match['leftover'])
+  return sorted(int(match['step']) for match in matches if match and not match['leftover'])
 
 
 def check(workdir: pathlib.Path) -> None:
-  """Checks kinds and names alone, because a link may lead out of the work directory.
-
-  What stands under a step's name, its manifest's too, is for `manifest.find_fault` to judge.
+  """Checks the kinds and names of entries, and opens none: a link may lead out of the directory.
 
   Raises:
-    CheckpointError: a directory is a link or a file, or something in it does not belong there.
-    OSError: they cannot be listed.
+    CheckpointError: a directory is a link or a file, or holds an entry that no save makes.
+    OSError: the directories cannot be listed.
   """
   if (workdir / DAMAGED).is_symlink():
     raise _refused(workdir / DAMAGED, 'is a link')
@@ -79,7 +88,7 @@ def _check_entry(path: pathlib.Path, match: re.Match[str] | None, directory: boo
     return
   try:
     mode = path.lstat().st_mode
-  except FileNotFoundError:  # The save that it is of is over now.
+  except FileNotFoundError:  # A save that goes on has renamed its temporary file by now.
     return
   if not (stat.S_ISDIR(mode) if directory else stat.S_ISREG(mode)):
     raise _refused(path, 'is not what a save leaves')
@@ -91,5 +100,5 @@ def _refused(path: pathlib.Path, problem: str) -> errors.CheckpointError:
 
 
 def missing_part(step: pathlib.Path) -> str:
-  """Returns a missing file that Orbax needs to read a step; '' if none is missing."""
+  """Returns the first file that is missing in a step and that Orbax needs; '' if none is."""
   return next((part for part in _PARTS if not (step / part).is_file()), '')

@@ -78,7 +78,7 @@ class Checkpoints:
     Args:
       workdir: of the run.
       keep_latest: newest checkpoints kept; 2 at least.
-      keep_best: checkpoints of least test error kept beside them; 0 for none.
+      keep_best: checkpoints of smallest test error kept beside them; 0 for none.
       check_workdir: asked before each save, see `workdir.Claim.check`.
 
     Raises:
@@ -212,8 +212,10 @@ class Checkpoints:
     return self._restore(step, ocp.args.Composite(record=ocp.args.JsonRestore()))['record']
 
   def _restore(self, step: int, items: ocp.args.Composite) -> Any:
-    known = step in self._verified
-    fault = manifest.find_fault(self.directory / str(step), self._manifest(step), hashes=not known)
+    verified = step in self._verified
+    fault = manifest.find_fault(
+      self.directory / str(step), self._manifest(step), hashes=not verified
+    )
     if fault:
       remedy = 'run again to fall back on an older step, or take a new --workdir'
       raise errors.CheckpointError('checkpoint', self.path(step), fault, remedy)

@@ -1,4 +1,4 @@
-"""Sets Orbax up: which checkpoints it keeps, and in which process of several it works."""
+"""Configures Orbax: which checkpoints it keeps, and which process of a cluster runs it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-# Ranks below every evaluated checkpoint. Orbax loses the best one when a metric is missing or NaN.
+# Error of a step that was not evaluated, worse than any: a missing or NaN metric would make Orbax
+# lose its best checkpoint.
 NOT_EVALUATED = 2.0
 
 
 def primary_options() -> ocp.options.MultiprocessingOptions:
-  """Returns options with which Orbax works in the primary process without waiting for others."""
+  """Returns options with which the primary process uses Orbax alone, without barriers."""
   if jax.process_count() == 1:
     return ocp.options.MultiprocessingOptions()
   return ocp.options.MultiprocessingOptions(
@@ -22,12 +23,12 @@ def primary_options() -> ocp.options.MultiprocessingOptions:
 
 
 def manager_options(keep_latest: int, keep_best: int) -> ocp.CheckpointManagerOptions:
-  """Keeps the newest and those of least test error; saves in the background.
+  """Returns options that keep the newest and the best checkpoints, and save in the background.
 
   Args:
-    keep_latest: at least 2 are kept, because Orbax deletes the old ones before a new one has its
-      manifest.
-    keep_best: 0 for none.
+    keep_latest: number of newest checkpoints; at least 2 are kept, because Orbax deletes old
+      checkpoints before a new one has its manifest.
+    keep_best: number of checkpoints of smallest test error; 0 for none.
   """
   policies: list[Any] = [checkpoint_managers.LatestN(max(keep_latest, 2))]
   if keep_best:

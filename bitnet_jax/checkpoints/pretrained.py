@@ -55,10 +55,10 @@ def load(workdir: str, step: int = 0) -> Trained:
     CheckpointError: no such run or step, or it cannot be read.
   """
   folder = pathlib.Path(workdir).absolute()
-  found, passed_over = _choose(folder, workdir, step)
+  chosen, passed_over = _choose(folder, workdir, step)
   for passed, fault in passed_over.items():
-    quarantine.warn_of_older(passed, fault, found)
-  return dataclasses.replace(_restore(folder, found), passed_over=passed_over)
+    quarantine.warn_of_older(passed, fault, chosen)
+  return dataclasses.replace(_restore(folder, chosen), passed_over=passed_over)
 
 
 def _choose(folder: pathlib.Path, workdir: str, step: int) -> tuple[int, dict[int, str]]:
@@ -161,11 +161,11 @@ def load_from(path: str) -> Trained:
   if folder.parent.name == layout.CHECKPOINTS and folder.name.isdecimal():
     folder, step = folder.parents[1], int(folder.name)
   try:
-    found, passed_over = _choose(folder, str(folder), step)
+    chosen, passed_over = _choose(folder, str(folder), step)
     for passed, fault in passed_over.items():
-      remedy = f'name the step to start from: {folder}/{layout.CHECKPOINTS}/{found}'
+      remedy = f'name the step to start from: {folder}/{layout.CHECKPOINTS}/{chosen}'
       raise errors.CheckpointError('step', passed, fault, remedy)
-    return _restore(folder, found)
+    return _restore(folder, chosen)
   except errors.CheckpointError as error:
     own = error.field == 'workdir'
     renamed = error.named if own else error.inside
@@ -179,9 +179,9 @@ def config_from_json(tree: dict[str, Any]) -> ml_collections.ConfigDict:
     CheckpointError: it has a field that is not known, or a value out of range.
   """
   config = defaults.default_config()
-  known = dict(defaults.flatten(config))
+  fields = dict(defaults.flatten(config))
   for name, value in defaults.flatten(tree):
-    if name not in known:
+    if name not in fields:
       remedy = 'use the version of bitnet_jax that wrote it'
       raise errors.CheckpointError(f'config.{name}', value, 'unknown field', remedy)
     *sections, leaf = name.split('.')

@@ -1,4 +1,4 @@
-"""Moves checkpoints that are not whole out of the way before anything in them is read."""
+"""Moves damaged checkpoints to `damaged/` before Orbax opens any of their files."""
 
 from __future__ import annotations
 
@@ -14,34 +14,37 @@ MISSING = 'is missing'
 
 
 def find_fault(workdir: pathlib.Path, step: int) -> str:
-  """Returns what is wrong with a step, '' if nothing is; see `manifest.find_fault`."""
-  folder, listed = workdir / layout.CHECKPOINTS, workdir / layout.MANIFESTS
-  return manifest.find_fault(folder / str(step), listed / f'{step}.json')
+  """Returns how a step differs from its manifest, as `manifest.find_fault` does."""
+  folder, manifests = workdir / layout.CHECKPOINTS, workdir / layout.MANIFESTS
+  return manifest.find_fault(folder / str(step), manifests / f'{step}.json')
 
 
 def missing_steps(steps: list[int], listed: list[int]) -> list[int]:
-  """Returns steps whose manifest alone is left and that are newer than all others.
+  """Returns the steps whose folder was lost: they have a manifest and are newer than any folder.
 
-  Older ones were deleted to make room.
+  Older steps without a folder were deleted to make room.
+
+  Args:
+    steps: steps with a folder, as `layout.list_steps` lists them.
+    listed: steps with a manifest.
   """
   return [step for step in listed if step > max(steps, default=-1)]
 
 
 def warn_of_older(step: int, fault: str, used: int | None) -> None:
-  """Warns that an older step is used, and what is wrong with the newer one."""
+  """Warns that the older step `used` replaces a damaged `step`, and what its fault is."""
   colon = '' if fault == MISSING else ':'
   output.warn(f'step {step}{colon} {fault}; using step {used}')
 
 
 def quarantine(workdir: pathlib.Path) -> set[int]:
-  """Moves all steps that are not whole to `damaged`, a line each; gives the others.
+  """Moves all damaged steps to `damaged/` with a warning each, and returns the whole steps.
 
-  Nothing is deleted: a step that a kill left half deleted looks like one that lost a file.
+  No file is deleted: a step that a kill left half deleted looks like a step that lost a file.
 
   Raises:
-    CheckpointError: there were steps, and not one of them is whole; or what lies there is not what
-      a run leaves.
-    StorageError: they cannot be read or moved.
+    CheckpointError: no step is whole, though steps exist; or an entry is none that a run makes.
+    StorageError: a step cannot be read or moved.
   """
   directory = workdir / layout.CHECKPOINTS
   steps, listed = layout.list_steps(workdir)
@@ -49,12 +52,12 @@ def quarantine(workdir: pathlib.Path) -> set[int]:
     raise _none_whole(directory, 'not checkpoints of bitnet_jax: there are no manifests')
   faults = {step: find_fault(workdir, step) for step in steps}
   whole = {step for step in steps if not faults[step]}
-  # Only the first save of a run can be killed and leave a step, but no manifest of any.
+  # Only the first save of a run, when killed, leaves a step and no manifest at all.
   first = len(steps) == 1 and not listed
   if (steps or listed) and not whole and not first:
-    told = [f'step {step}: {faults[step]}' for step in reversed(steps) if faults[step]]
-    found = ', '.join(told) or 'there are manifests alone'
-    raise _none_whole(directory, f'no step is whole ({found})')
+    reasons = ', '.join(f'step {step}: {faults[step]}' for step in reversed(steps))
+    problem = f'no step is whole ({reasons or "there are manifests alone"})'
+    raise _none_whole(directory, problem)
   newest = max(whole, default=None)
   for step in reversed(missing_steps(steps, listed)):
     warn_of_older(step, MISSING, newest)
@@ -73,7 +76,7 @@ def _none_whole(directory: pathlib.Path, problem: str) -> errors.CheckpointError
 
 
 def _move(workdir: pathlib.Path, step: int) -> str:
-  """Moves a step and its manifest; gives its name there."""
+  """Moves a step and its manifest, and returns the step's name in `damaged/`."""
   folder, source = workdir / layout.DAMAGED, workdir / layout.CHECKPOINTS / str(step)
   try:
     folder.mkdir(exist_ok=True)

@@ -185,8 +185,8 @@ def _opening(workdir: str) -> Iterator[None]:
 def _check_name(workdir: str) -> None:
   """Raises StorageError for a path that Orbax would take for a pattern: it saves, finds nothing."""
   path = str(pathlib.Path(workdir).absolute())
-  if found := sorted(set(path) & set(_PATTERN)):
-    problem = f'checkpoints in {path} could not be restored because of {" ".join(found)} in it'
+  if characters := sorted(set(path) & set(_PATTERN)):
+    problem = f'checkpoints in {path} could not be restored because of {" ".join(characters)} in it'
     remedy = f'take a --workdir without any of {" ".join(_PATTERN)}'
     raise errors.StorageError('workdir', workdir, problem, remedy)
 

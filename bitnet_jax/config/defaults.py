@@ -13,7 +13,7 @@ from bitnet_jax.config.fields import BY_NAME, FIELDS, RECIPE
 
 
 def default_config() -> ml_collections.ConfigDict:
-  """The paper's CIFAR recipe: every field at its default."""
+  """Returns the paper's CIFAR recipe: every field at its default."""
   tree: dict[str, Any] = {}
   for field in FIELDS:
     *sections, leaf = field.name.split('.')
@@ -25,7 +25,7 @@ def default_config() -> ml_collections.ConfigDict:
 
 
 def default_of(name: str) -> Any:
-  """A field's default; None where there is no such field."""
+  """Returns a field's default; None where there is no such field."""
   return BY_NAME[name].default if name in BY_NAME else None
 
 
@@ -59,7 +59,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, An
 
 
 def suggestion(name: str) -> str:
-  """The remedy for an unknown field: the closest known one, or where they are listed."""
+  """Returns the remedy for an unknown field: the closest known one, or where they are listed."""
   leaves = {field.name.split('.')[-1]: field.name for field in FIELDS}
   close = difflib.get_close_matches(name, list(BY_NAME), n=1) or [
     leaves[leaf] for leaf in difflib.get_close_matches(name.split('.')[-1], list(leaves), n=1)

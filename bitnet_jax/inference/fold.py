@@ -68,8 +68,8 @@ def fold(
   used: list[np.ndarray] = []
 
   def collect(images: jax.Array) -> jax.Array:
-    logits, found = run(images, None)
-    used.extend(found)
+    logits, weights = run(images, None)
+    used.extend(weights)
     return logits
 
   jax.eval_shape(collect, images)

@@ -28,7 +28,7 @@ def from_run(run: Trained, batch_size: int) -> Predictor:
 
   Args:
     run: from `pretrained.load`.
-    batch_size: most images of a call.
+    batch_size: largest number of images of a call.
 
   Raises:
     ConfigError: the run's kernels cannot be had here.
@@ -53,7 +53,7 @@ def make_predictor(
     model: of `registry.create_model`, with XLA's kernels.
     variables: 'params' and 'batch_stats'.
     image_shape: (height, width, channels).
-    batch_size: most images of a call; fewer are filled up with zeros.
+    batch_size: largest number of images of a call; fewer are filled up with zeros.
     kernels: what computes convolutions.
 
   Returns:

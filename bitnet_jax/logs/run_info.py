@@ -70,8 +70,8 @@ def settings() -> dict[str, Any]:
   """Returns the settings of JAX and XLA, from the program or from environment variables."""
   flags = (flag for flag in os.environ.get('XLA_FLAGS', '').split())
   kept = sorted(flag for flag in flags if not flag.startswith(_NO_MATTER))
-  found = {name: getattr(jax.config, name, None) for name in SETTINGS}
-  return {**found, 'XLA_FLAGS': ' '.join(kept)}
+  values = {name: getattr(jax.config, name, None) for name in SETTINGS}
+  return {**values, 'XLA_FLAGS': ' '.join(kept)}
 
 
 def environment() -> dict[str, Any]:

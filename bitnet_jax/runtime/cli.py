@@ -223,13 +223,13 @@ def _is_override(name: str) -> bool:
 def _config_error(error: Exception | SystemExit, argv: Sequence[str]) -> errors.ConfigError:
   """Returns the error for a config file that raises, or for an override of an unknown field."""
   paths = dict(_config_files(argv))
-  known = {os.path.abspath(path): (name, path) for name, path in paths.items()}
+  configs = {os.path.abspath(path): (name, path) for name, path in paths.items()}
   frames = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__)]
   if isinstance(error, SyntaxError) and error.filename:
     frames.append((error.filename, error.lineno))
   for filename, line in reversed(frames):
-    if os.path.abspath(filename) in known:
-      name, path = known[os.path.abspath(filename)]
+    if os.path.abspath(filename) in configs:
+      name, path = configs[os.path.abspath(filename)]
       problem = f'{type(error).__name__}: {getattr(error, "msg", error)} (at {path}:{line})'
       return errors.ConfigError(name, path, problem, 'correct the file')
   for argument in argv:

@@ -95,8 +95,8 @@ class Watchdog:
     """
     now = time.monotonic()
     before, took = self._doing[0], now - self._doing[1]
-    known = self._first if self._calls.get(before, 0) == 1 else self._longest
-    known[before] = max(known.get(before, 0.0), took)
+    durations = self._first if self._calls.get(before, 0) == 1 else self._longest
+    durations[before] = max(durations.get(before, 0.0), took)
     self._calls[phase] = self._calls.get(phase, 0) + 1
     self._doing = phase, now
     self.step_started(self._step if step is None else step)
@@ -121,9 +121,9 @@ class Watchdog:
   def limit(self, phase: str) -> float:
     """Returns the seconds that may pass in a phase before the run counts as stalled."""
     patient = phase in (STARTING, SAVING) or self._calls.get(phase, 0) <= 1
-    least = self._limit * (_PATIENT if patient else 1)
-    known = self._longest.get(phase, 0.0) * _LONGEST, self._first.get(phase, 0.0) * _COMPILED
-    return max(least, *known)
+    configured = self._limit * (_PATIENT if patient else 1)
+    observed = self._longest.get(phase, 0.0) * _LONGEST, self._first.get(phase, 0.0) * _COMPILED
+    return max(configured, *observed)
 
   def _run(self) -> None:
     last = time.monotonic()

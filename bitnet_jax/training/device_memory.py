@@ -65,13 +65,13 @@ def _explain(
     stats = mapped.lower(*shapes).compile().memory_analysis()
     fixed = stats.argument_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes
     temporary = stats.temp_size_in_bytes
-    least = ''
+    at_least = ''
   except Exception:  # Compiling may itself take too much memory.
-    fixed, temporary, least = 0, _asked(str(error)), 'at least '
+    fixed, temporary, at_least = 0, _asked(str(error)), 'at least '
   have = device_memory() or 0
   size = largest_batch(batch_size, fixed, temporary, have, fits)
   remedy = f'use {size} or less' if size else 'take a smaller network or image, or more devices'
-  problem = f'a step needs {least}{_gigabytes(fixed + temporary)} of memory on a device'
+  problem = f'a step needs {at_least}{_gigabytes(fixed + temporary)} of memory on a device'
   return errors.ConfigError(field, batch_size, f'{problem}, which has {_gigabytes(have)}', remedy)
 
 
@@ -90,8 +90,8 @@ def largest_batch(
     fits: whether a batch of some size divides as it has to.
   """
   room = _SHARE * have - fixed
-  most = int(batch_size * room / temporary) if temporary and room > 0 else 0
-  sizes = range(min(most, batch_size - 1), 0, -1)
+  largest = int(batch_size * room / temporary) if temporary and room > 0 else 0
+  sizes = range(min(largest, batch_size - 1), 0, -1)
   return next((size for size in sizes if fits(size)), 0)
 
 
@@ -111,8 +111,8 @@ def device_memory() -> int:
 
 def _asked(message: str) -> int:
   """Returns the bytes of the allocation that failed, 0 if XLA's message has none."""
-  found = _ASKED.search(message)
-  return int(float(found[1]) * _UNITS[found[2]]) if found else 0
+  match = _ASKED.search(message)
+  return int(float(match[1]) * _UNITS[match[2]]) if match else 0
 
 
 def _gigabytes(size: int) -> str:

@@ -25,7 +25,7 @@ class Plan:
   Attributes:
     steps_per_epoch: whole batches of the training split.
     total_steps: of the run.
-    steps_per_execution: most steps of a call of the device.
+    steps_per_execution: largest number of steps of a call of the device.
   """
 
   steps_per_epoch: int
@@ -89,7 +89,7 @@ def make_plan(
 
 
 def steps_per_execution(config: ml_collections.ConfigDict, steps_share_inputs: bool) -> int:
-  """Returns most steps of a call of the device, see `steps.make_multi_step`.
+  """Returns the largest number of steps of a call of the device, see `steps.make_multi_step`.
 
   Args:
     config: validated.

@@ -192,7 +192,7 @@ def _report(state: TrainState, learning_rate: jax.typing.ArrayLike) -> Tree:
 
 
 def make_multi_step(
-  train_step: Callable[[TrainState, Tree], tuple[TrainState, Tree]], most: int
+  train_step: Callable[[TrainState, Tree], tuple[TrainState, Tree]], max_count: int
 ) -> Callable[[TrainState, Tree, jax.Array], tuple[TrainState, Tree]]:
   """Makes one program of many steps, for devices that finish a step before the next can start.
 
@@ -201,13 +201,14 @@ def make_multi_step(
 
   Args:
     train_step: of `make_train_step`.
-    most: steps of a call. With 1 there is no loop: in one, XLA's convolutions on a CPU are slower.
+    max_count: largest number of steps of a call. With 1 there is no loop, in which XLA's
+      convolutions on a CPU would be slower.
 
   Returns:
-    `take_steps(state, inputs, count)`, where count is an int32 scalar from 1 to `most`, which gives
-    the state and the report of the last step; all take their batches from the same inputs.
+    `take_steps(state, inputs, count)`, where count is an int32 scalar from 1 to `max_count`, which
+    gives the state and the report of the last step; all take their batches from the same inputs.
   """
-  if most == 1:
+  if max_count == 1:
     return lambda state, inputs, _: train_step(state, inputs)
 
   def take_steps(state: TrainState, inputs: Tree, count: jax.Array) -> tuple[TrainState, Tree]:

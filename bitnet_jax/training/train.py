@@ -93,8 +93,8 @@ def make_steps(job: Setup) -> TakeSteps:
     steps_per_epoch=plan.steps_per_epoch,
     log_every_steps=config.log.every_steps,
   )
-  most = plan.steps_per_execution
-  mapped = devices.map_devices(steps.make_multi_step(step, most), donate=(0,))
+  max_count = plan.steps_per_execution
+  mapped = devices.map_devices(steps.make_multi_step(step, max_count), donate=(0,))
   state = steps.state_shapes(job.model, job.optimizer, job.train.image_shape)
   shapes = devices.shapes((state, job.train.shapes, np.int32(0)))
   wait = compilation.compile_ahead(mapped, *shapes)
@@ -105,7 +105,7 @@ def make_steps(job: Setup) -> TakeSteps:
   explained = device_memory.explain_out_of_memory(
     mapped, 'config.global_batch_size', config.global_batch_size, fits
   )
-  counts = {count: devices.replicate(np.int32(count)) for count in range(1, most + 1)}
+  counts = {count: devices.replicate(np.int32(count)) for count in range(1, max_count + 1)}
 
   def take_steps(state: Tree, inputs: Tree, count: int) -> tuple[Tree, Tree]:
     wait()
